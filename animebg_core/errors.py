@@ -1,0 +1,55 @@
+"""Typed errors. The text of each is one line for a user: what was wanted, what came, what to do."""
+
+
+class AnimeBGError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class StyleError(AnimeBGError, ValueError):
+    """A style name that is neither a known key nor an existing file."""
+
+
+class OptionError(AnimeBGError, ValueError):
+    """An option outside what it may be: strength, precision, device, memory limit."""
+
+
+class ImageError(AnimeBGError, ValueError):
+    """An image, as a tensor or as a file, that cannot be used."""
+
+
+class MaskError(AnimeBGError, ValueError):
+    """A mask that does not fit its image."""
+
+
+class WeightsError(AnimeBGError):
+    """Base of everything that can be wrong with a network's file."""
+
+
+class WeightsNotFoundError(WeightsError):
+    """The file is in none of the places searched and was not to be downloaded."""
+
+
+class DownloadError(WeightsError):
+    """The file could not be fetched or written."""
+
+
+class ChecksumError(DownloadError):
+    """A download that has not the published size and SHA-256; it has been set aside."""
+
+
+class CheckpointError(WeightsError):
+    """A file that is no checkpoint of this generator, or a damaged or unsafe one."""
+
+
+class MemoryBudgetError(AnimeBGError):
+    """No plan fits the memory there is.
+
+    Attributes:
+        needed: bytes that the most frugal plan needs.
+        available: bytes that were allowed.
+    """
+
+    def __init__(self, message: str, *, needed: int, available: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.available = available
