@@ -1,0 +1,77 @@
+"""The styles: one frozen row for each published network. A fifth of the same shape is one more row."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """One network as its author published it.
+
+    Attributes:
+        key: what a user types, e.g. "shinkai".
+        label: what a user reads, e.g. "Makoto Shinkai".
+        repository: Hugging Face model repository, or "" for a network shipped in the pack's weights/ folder.
+        file: published file name. The same stem with .safetensors is the same style, converted.
+        size: bytes of the published file.
+        sha256: lower-case hexadecimal SHA-256 of the published file.
+        licence: SPDX identifier that the publisher declares.
+    """
+
+    key: str
+    label: str
+    repository: str
+    file: str
+    size: int
+    sha256: str
+    licence: str
+
+
+def _by_key(*styles: Style) -> Mapping[str, Style]:
+    return MappingProxyType({style.key: style for style in styles})
+
+
+STYLES: Mapping[str, Style] = _by_key(
+    Style(
+        key="shinkai",
+        label="Makoto Shinkai",
+        repository="akiyamasho/AnimeBackgroundGAN-Shinkai",
+        file="shinkai_makoto.pth",
+        size=44_529_096,
+        sha256="c3547f611e780e79aebde7f7bc2b6c278555d701620f125583d666351044c486",
+        licence="MIT",
+    ),
+    Style(
+        key="hosoda",
+        label="Mamoru Hosoda",
+        repository="akiyamasho/AnimeBackgroundGAN-Hosoda",
+        file="hosoda_mamoru.pth",
+        size=44_529_096,
+        sha256="c666eea7700864d5972765cc43e926d900174648297bfef494006dc230fd1bf0",
+        licence="MIT",
+    ),
+    Style(
+        key="miyazaki",
+        label="Hayao Miyazaki",
+        repository="akiyamasho/AnimeBackgroundGAN-Miyazaki",
+        file="miyazaki_hayao.pth",
+        size=44_529_096,
+        sha256="8ab0e492efb3b705487db38679e363dc8b1f016692913bbe100587d695a9e2b5",
+        licence="MIT",
+    ),
+    Style(
+        key="kon",
+        label="Satoshi Kon",
+        repository="akiyamasho/AnimeBackgroundGAN-Kon",
+        file="kon_satoshi.pth",
+        size=44_529_096,
+        sha256="0629352a54838e56a2ad7fca3e6e51e6889d4338c37469f9ddb43e5929ef9475",
+        licence="MIT",
+    ),
+)
+
+# Small networks of the project's own, shipped in weights/. None yet.
+LITE_STYLES: Mapping[str, Style] = _by_key()
+
+DEFAULT_STYLE = "shinkai"
