@@ -1,4 +1,4 @@
-"""The styles: one frozen row for each published network. A fifth of the same shape is one more row."""
+"""The styles, one frozen row each. A fifth network of the same shape is one more row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Style:
     Attributes:
         key: what a user types, e.g. "shinkai".
         label: what a user reads, e.g. "Makoto Shinkai".
-        repository: Hugging Face model repository, or "" for a network shipped in the pack's weights/ folder.
+        repository: Hugging Face model repository, or "" for a network shipped in weights/.
         file: published file name. The same stem with .safetensors is the same style, converted.
         size: bytes of the published file.
         sha256: lower-case hexadecimal SHA-256 of the published file.
