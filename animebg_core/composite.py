@@ -1,0 +1,73 @@
+"""Mixing what was painted with what was there: strength, mask and alpha."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import MaskError, OptionError
+
+_LEAST_PIXELS = 1024
+
+
+def check_strength(strength: float) -> float:
+    """`strength` as a float in 0..1.
+
+    Raises:
+        OptionError: it is not.
+    """
+    number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
+    if not number or not 0 <= strength <= 1:
+        raise OptionError(
+            f"strength is a number from 0 (the photo) to 1 (all painted), not {strength}"
+        )
+    return float(strength)
+
+
+def fit_mask(mask: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """The mask as [B, height, width] float32 in [0, 1]: resized bilinearly, repeated over the batch.
+
+    Args:
+        mask: [H, W], [1, H, W] or [B, H, W] of any size and any dtype; 1 paints, 0 keeps.
+        batch: images; one that is longer than its masks repeats them from the first.
+
+    Raises:
+        MaskError: another rank, no pixels, more masks than images, or values that are not finite.
+    """
+    shape = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(mask, Tensor) or mask.ndim not in (2, 3):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise MaskError(f"expected a mask [H, W] or [B, H, W], got {shape}")
+    if mask.numel() == 0:
+        raise MaskError(f"the mask has no pixels: shape {shape}")
+    mask = mask.float().reshape(-1, *mask.shape[-2:])[:batch]
+    if not bool(torch.isfinite(mask).all()):
+        raise MaskError("the mask holds NaN or infinite values")
+    if mask.shape[1:] != (height, width):
+        # Bilinear without antialiasing, as the host's own nodes resize masks.
+        mask = F.interpolate(mask[:, None], (height, width), mode="bilinear")[:, 0]
+    index = torch.arange(batch, device=mask.device) % mask.shape[0]
+    return mask.clamp(0, 1)[index]
+
+
+def statistics_weight(mask: Tensor) -> Tensor:
+    """What each pixel counts for in the statistics of the norms: its mask value [B, H, W].
+
+    A mask of fewer than `_LEAST_PIXELS` has no statistics of its own to speak of, so that every pixel
+    of the image is given the small weight that makes up for what is missing.
+    """
+    missing = (_LEAST_PIXELS - mask.sum((1, 2), keepdim=True)).clamp_min(0)
+    return mask + missing / (mask.shape[1] * mask.shape[2])
+
+
+def mix(original: Tensor, painted: Tensor, amount: float | Tensor) -> Tensor:
+    """Original [B, H, W, C] with its first three channels moved towards `painted` [B, H, W, 3].
+
+    Args:
+        amount: 0 gives the original exactly, 1 the painted; a number or [B, H, W]. Channels from the
+            fourth on (alpha) are the original's.
+    """
+    colour = original[..., :3]
+    weight = amount[..., None].to(colour.dtype) if isinstance(amount, Tensor) else amount
+    mixed = torch.lerp(colour, painted.to(colour.dtype), weight)
+    return mixed if original.shape[-1] == 3 else torch.cat([mixed, original[..., 3:]], -1)

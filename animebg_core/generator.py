@@ -1,0 +1,226 @@
+"""The CartoonGAN generator, described once: a table of stages, and the module that holds their weights.
+
+Source: Chen, Lai, Liu, "CartoonGAN: Generative Adversarial Networks for Photo Cartoonization" (CVPR 2018), in the
+form of the PyTorch conversion that the AnimeBackgroundGAN model repositories publish.
+
+The module has no `forward`: `stream.paint` is the one loop that runs the table, for a whole image as for strips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .errors import CheckpointError
+
+NORM_EPS = 1e-9  # inside the root of the published instance norm
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """The geometry of one convolution; channel counts come with its weights.
+
+    Padding is `(kernel - 1) / 2` on every side. A transposed one has stride 2 and output padding 1, so that it doubles
+    the size exactly.
+    """
+
+    kernel: int
+    stride: int = 1
+    padding: Literal["zeros", "reflect"] = "zeros"
+    transposed: bool = False
+
+    @property
+    def pad(self) -> int:
+        """Rows and columns of padding on each side."""
+        return (self.kernel - 1) // 2
+
+    def output_size(self, size: int) -> int:
+        """Rows (or columns) made from `size` rows (or columns)."""
+        return size * 2 if self.transposed else -(-size // self.stride)
+
+    def source_rows(self, start: int, stop: int) -> tuple[int, int]:
+        """The source rows `[first, last)` that output rows `[start, stop)` read.
+
+        Rows below 0 and beyond the source's last are padding; a transposed convolution reads one row too many at the
+        bottom edge, which counts as zeros.
+        """
+        if self.transposed:
+            return start // 2, stop // 2 + 1
+        return start * self.stride - self.pad, (stop - 1) * self.stride - self.pad + self.kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One row of the table: convolutions, then perhaps a norm and a ReLU.
+
+    Attributes:
+        name: canonical name, the prefix of its weights.
+        convs: what runs, in order; nothing stands between two of them.
+        shrink: the map's size against the image's: 1, 2 (half) or 4 (quarter), rounded up.
+        norm: an instance norm follows.
+        relu: a ReLU follows the norm.
+        settles: its map is brought to its final values in memory, since a residual block reads it twice.
+        adds: the residual block's input is added after the norm.
+    """
+
+    name: str
+    convs: tuple[Conv, ...]
+    shrink: int
+    norm: bool = True
+    relu: bool = True
+    settles: bool = False
+    adds: bool = False
+
+
+def stage_table(blocks: int) -> tuple[Stage, ...]:
+    """The generator with `blocks` residual blocks (the published ones have 8), in order of computation.
+
+    The last stage ends in tanh, not in a norm.
+    """
+    inner = Conv(3, padding="reflect")
+    down = (Conv(3, stride=2), Conv(3))
+    up = (Conv(3, stride=2, transposed=True), Conv(3))
+    residual = tuple(
+        stage
+        for block in range(blocks)
+        for stage in (
+            Stage(f"block{block}a", (inner,), shrink=4),
+            Stage(f"block{block}b", (inner,), shrink=4, relu=False, settles=True, adds=True),
+        )
+    )
+    return (
+        Stage("input", (Conv(7, padding="reflect"),), shrink=1),
+        Stage("down1", down, shrink=2),
+        Stage("down2", down, shrink=4, settles=True),
+        *residual,
+        Stage("up1", up, shrink=2),
+        Stage("up2", up, shrink=1),
+        Stage("output", (Conv(7, padding="reflect"),), shrink=1, norm=False, relu=False),
+    )
+
+
+class ConvWeights(nn.Module):
+    """`weight` [out, in, k, k] (transposed: [in, out, k, k]) and `bias` [out] of one convolution."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+
+
+class StageWeights(nn.Module):
+    """The convolutions of one stage, and `scale` and `shift` [C] of its norm where it has one."""
+
+    def __init__(self, stage: Stage, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for index in range(len(stage.convs)):
+            prefix = f"{stage.name}.{index}"
+            conv = ConvWeights(tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"])
+            self.add_module(str(index), conv)
+        if stage.norm:
+            self.scale = nn.Parameter(tensors[f"{stage.name}.scale"], requires_grad=False)
+            self.shift = nn.Parameter(tensors[f"{stage.name}.shift"], requires_grad=False)
+
+    def conv(self, index: int) -> ConvWeights:
+        """The weights of the stage's convolution number `index`."""
+        module = self.get_submodule(str(index))
+        assert isinstance(module, ConvWeights)
+        return module
+
+
+class Generator(nn.Module):
+    """A CartoonGAN generator of any channel widths and any number of residual blocks.
+
+    Attributes:
+        stages: the table that `stream.paint` runs.
+        channels: of each stage's map, by stage name.
+
+    Args:
+        tensors: canonical names (`<stage>.<index>.weight|bias`, `<stage>.scale|shift`) to float tensors.
+
+    Raises:
+        CheckpointError: names missing or unexpected, or shapes that do not chain.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        blocks = sum(name.startswith("block") and name.endswith("b.scale") for name in tensors)
+        self.stages = stage_table(blocks)
+        self.channels = _check(self.stages, tensors)
+        for stage in self.stages:
+            self.add_module(stage.name, StageWeights(stage, tensors))
+        self.requires_grad_(False)
+
+    def weights(self, stage: Stage) -> StageWeights:
+        """The weights of one row of `stages`."""
+        module = self.get_submodule(stage.name)
+        assert isinstance(module, StageWeights)
+        return module
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What weights and maps are stored in; on a GPU also what convolutions compute in."""
+        return next(self.parameters()).dtype
+
+
+def expected_names(stages: tuple[Stage, ...]) -> list[str]:
+    """Canonical tensor names of a table, in its order."""
+    names: list[str] = []
+    for stage in stages:
+        for index in range(len(stage.convs)):
+            names += [f"{stage.name}.{index}.weight", f"{stage.name}.{index}.bias"]
+        if stage.norm:
+            names += [f"{stage.name}.scale", f"{stage.name}.shift"]
+    return names
+
+
+def _check(stages: tuple[Stage, ...], tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Channels of each stage's map, once every name and shape has been found to chain."""
+    expected = expected_names(stages)
+    problems = [f"missing {name}" for name in sorted(set(expected) - set(tensors))]
+    problems += [f"unexpected {name}" for name in sorted(set(tensors) - set(expected))]
+    if problems:
+        raise CheckpointError(f"not this generator's tensors: {', '.join(problems)}")
+    channels: dict[str, int] = {}
+    width = 3
+    for stage in stages:
+        for index, conv in enumerate(stage.convs):
+            weight = tensors[f"{stage.name}.{index}.weight"]
+            shape = tuple(weight.shape)
+            made = shape[1 if conv.transposed else 0] if len(shape) == 4 else 0
+            pair = (width, made) if conv.transposed else (made, width)
+            if not made or shape != (*pair, conv.kernel, conv.kernel):
+                wanted = ("{0}, *" if conv.transposed else "*, {0}").format(width)
+                problems.append(
+                    f"{stage.name}.{index}.weight is {list(shape)}, "
+                    f"expected [{wanted}, {conv.kernel}, {conv.kernel}]"
+                )
+                made = made or width
+            width = made
+            _check_vector(problems, tensors, f"{stage.name}.{index}.bias", width)
+        if stage.norm:
+            _check_vector(problems, tensors, f"{stage.name}.scale", width)
+            _check_vector(problems, tensors, f"{stage.name}.shift", width)
+        if stage.adds and width != channels["down2"]:
+            problems.append(f"{stage.name} makes {width} channels, but adds {channels['down2']}")
+        channels[stage.name] = width
+    if width != 3:
+        problems.append(f"output makes {width} channels, expected 3")
+    if problems:
+        raise CheckpointError(f"shapes of another network: {', '.join(problems)}")
+    return channels
+
+
+def _check_vector(problems: list[str], tensors: Mapping[str, Tensor], name: str, size: int) -> None:
+    shape = list(tensors[name].shape)
+    if shape != [size]:
+        problems.append(f"{name} is {shape}, expected [{size}]")

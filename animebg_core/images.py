@@ -1,0 +1,86 @@
+"""Images to the network's format and back: RGB [B, H, W, C] in [0, 1] and BGR [B, 3, H, W] in [-1, 1]."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import ImageError
+
+# The network reflects 3 pixels at full size and 1 at quarter size, so that it needs more than 1 there: 5 at full size.
+MIN_SIDE = 5
+
+
+def check_image(image: Tensor) -> None:
+    """Refuse what is not a [B, H, W, 3 or 4] tensor of finite floats with at least one pixel.
+
+    Raises:
+        ImageError: says what was wanted and what came.
+    """
+    if not isinstance(image, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ImageError(f"expected an image tensor [B, H, W, C], got {type(image).__name__}")
+    shape = list(image.shape)
+    if image.ndim != 4:
+        raise ImageError(f"expected an image [B, H, W, C], got {image.ndim} dimensions: {shape}")
+    if shape[3] not in (3, 4):
+        raise ImageError(
+            f"expected 3 (RGB) or 4 (RGBA) channels last, got {shape[3]}: shape {shape}, wanted [B, H, W, C]"
+        )
+    if image.numel() == 0:
+        raise ImageError(f"the image has no pixels: shape {shape}")
+    if not image.is_floating_point():
+        raise ImageError(
+            f"expected floating-point values in [0, 1], got {image.dtype}: divide by 255 first"
+        )
+    # One pass without a temporary of the image's size: NaN goes through to both ends.
+    low, high = torch.aminmax(image)
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        raise ImageError(
+            "the image holds NaN or infinite values: look at the node or file that made it"
+        )
+
+
+def to_network(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """RGB [B, H, W, 3], any float dtype, values clamped to [0, 1], to BGR [B, 3, H, W] in [-1, 1] of `dtype`.
+
+    The inverse of `to_image`. The result is channels-last in memory; the input is left as it is.
+    """
+    flipped = image.flip(-1).to(
+        torch.float32
+    )  # flip copies, so that the next lines may work in place
+    return flipped.clamp_(0, 1).mul_(2).sub_(1).to(dtype).permute(0, 3, 1, 2)
+
+
+def to_image(painted: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """BGR [B, 3, H, W] in [-1, 1] to RGB [B, H, W, 3] in [0, 1] of `dtype`; the inverse of `to_network`."""
+    flipped = painted.flip(1).to(torch.float32)
+    return flipped.add_(1).mul_(0.5).clamp_(0, 1).to(dtype).permute(0, 2, 3, 1)
+
+
+def extend(image: Tensor) -> Tensor:
+    """The image [B, H, W, C], at least `MIN_SIDE` pixels a side; crop the top left H x W to undo.
+
+    Missing rows and columns are added below and to the right: by reflection, or where a side has too few pixels for
+    that, by repeating its edge. An image that is large enough comes back itself.
+    """
+    for dim in (1, 2):
+        size = image.shape[dim]
+        missing = MIN_SIDE - size
+        if missing <= 0:
+            continue
+        # Reflection leaves out the edge itself: it has size - 1 pixels to give.
+        index = [size - 2 - k if missing < size else size - 1 for k in range(missing)]
+        image = torch.cat(
+            [image, image.index_select(dim, torch.tensor(index, device=image.device))], dim
+        )
+    return image
+
+
+def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """Mask [B, h, w] to [B, height, width] float32, bilinear, as ComfyUI's own nodes do."""
+    mask = mask.to(torch.float32)
+    if mask.shape[1:] == (height, width):
+        return mask
+    size = (height, width)
+    return F.interpolate(mask[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]

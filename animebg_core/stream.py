@@ -1,0 +1,338 @@
+"""The one loop over stages and strips: exact inference in bounded memory.
+
+Each convolution is a stream of rows: asked for rows [start, stop) of its output it asks its source for those rows it
+has not seen yet, normalises them as it reads, keeps the few that the next strip needs, and convolves. Nothing is
+computed twice within a pass, and the statistics of a norm are gathered over all strips before anything reads
+through it, so that the result is that of the whole image. The whole image is the case of one strip.
+
+Maps are [N, C, rows, W]; rows are counted from the top of the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .generator import NORM_EPS, Conv, ConvWeights, Generator, Stage
+from .plan import RunPlan, pass_work, passes
+
+Affine = tuple[
+    Tensor, Tensor
+]  # factor and offset, [N, C, 1, 1] float32: a norm whose statistics are known
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean and centred second moment of each channel, [N, C], and the weight [N, 1] that they stand for.
+
+    With a mask the weight of a pixel is its mask value; without one it is 1, and `count` is the number of pixels.
+    """
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+
+    @staticmethod
+    def of(rows: Tensor, weight: Tensor | None) -> Moments:
+        """The moments of [N, C, rows, W], each pixel weighted by [N, 1, rows, W]; float32, on the rows' device."""
+        rows = rows.float()
+        if weight is None:
+            count = torch.full(
+                (rows.shape[0], 1),
+                rows.shape[2] * rows.shape[3],
+                device=rows.device,
+                dtype=torch.float32,
+            )
+            mean = rows.mean((2, 3))
+            centred = rows - mean[:, :, None, None]
+            return Moments(count, mean, centred.square_().sum((2, 3)))
+        count = weight.sum((2, 3))
+        mean = (rows * weight).sum((2, 3)) / count.clamp_min(torch.finfo(torch.float32).tiny)
+        centred = rows - mean[:, :, None, None]
+        return Moments(count, mean, centred.square_().mul_(weight).sum((2, 3)))
+
+    @staticmethod
+    def merged(parts: list[Moments]) -> Moments:
+        """All strips as one, by the formula of Chan, Golub and LeVeque (1979), in float64 on the CPU.
+
+        The CPU, since not every device has float64; one transfer a pass.
+        """
+        count, mean, m2 = (
+            torch.stack([getattr(part, name) for part in parts]).to("cpu", torch.float64)
+            for name in ("count", "mean", "m2")
+        )
+        total = count.sum(0)
+        overall = (count * mean).sum(0) / total
+        return Moments(total, overall, (m2 + count * (mean - overall).square()).sum(0))
+
+    def affine(self, scale: Tensor, shift: Tensor) -> Affine:
+        """The instance norm with these statistics, biased variance, as factor and offset."""
+        factor = scale.to("cpu", torch.float64) / (self.m2 / self.count + NORM_EPS).sqrt()
+        offset = shift.to("cpu", torch.float64) - self.mean * factor
+        return (
+            factor[:, :, None, None].to(torch.float32).to(scale.device),
+            offset[:, :, None, None].to(torch.float32).to(scale.device),
+        )
+
+
+class Source(Protocol):
+    """Rows of a map, each asked for once, from top to bottom."""
+
+    height: int
+    width: int
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) as [N, C, stop - start, width]."""
+        ...
+
+
+class ImageSource:
+    """The image, read through a function of (start, stop)."""
+
+    def __init__(self, height: int, width: int, read: Callable[[int, int], Tensor]) -> None:
+        self.height, self.width = height, width
+        self._read = read
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self._read(start, stop)
+
+
+class MapSource:
+    """A map in memory."""
+
+    def __init__(self, data: Tensor) -> None:
+        self.data = data
+        self.height, self.width = data.shape[2:]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.data[:, :, start:stop]
+
+
+class ConvStream:
+    """One convolution as a source: it reads through the norm before it, pads and convolves."""
+
+    def __init__(
+        self,
+        source: Source,
+        conv: Conv,
+        weights: ConvWeights,
+        norm: Affine | None,
+        relu: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        self.height = conv.output_size(source.height)
+        self.width = conv.output_size(source.width)
+        self._source, self._conv = source, conv
+        self._norm, self._relu = norm, relu
+        self._dtype = dtype
+        self._format = memory_format(weights.weight.device, dtype)
+        self._weight = weights.weight.to(dtype, memory_format=self._format)
+        self._bias = weights.bias.to(dtype)
+        # A transposed convolution needs no padding: beyond the edge there is nothing to spread.
+        self._pad = 0 if conv.transposed else conv.pad
+        self._window: Tensor | None = None
+        # The source rows, padding rows included, that lie in the window: none yet.
+        self._first = self._last = -self._pad
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of the raw output, before any norm of its own."""
+        first, last = self._conv.source_rows(start, stop)
+        if not self._conv.transposed:
+            window = self._slide(first, last)
+            return F.conv2d(window, self._weight, self._bias, self._conv.stride)
+        window = self._slide(first, min(last, self._source.height))
+        # Row padding 0 makes whole rows from 2 * first - 1 on; the columns are cropped by the operator.
+        rows = F.conv_transpose2d(
+            window, self._weight, self._bias, stride=2, padding=(0, 1), output_padding=(0, 1)
+        )
+        skip = start - (2 * first - 1)
+        return rows[:, :, skip : skip + stop - start]
+
+    def _slide(self, first: int, last: int) -> Tensor:
+        """The window over source rows [first, last), normalised and padded: [N, C, last - first, W + 2 pad]."""
+        height = self._source.height
+        kept = max(0, self._last - first)
+        begin, end = max(first + kept, 0), min(last, height)
+        fresh = self._source.rows(begin, end) if begin < end else None
+        window = self._make_room(fresh, first, last, kept)
+        self._first, self._last = first, last
+        if fresh is not None:
+            self._normalise(fresh, window[:, :, begin - first : end - first])
+        for row in (*range(first + kept, min(0, last)), *range(max(height, first + kept), last)):
+            if self._conv.padding == "zeros":
+                window[:, :, row - first] = 0
+            else:
+                mirrored = -row if row < 0 else 2 * (height - 1) - row
+                window[:, :, row - first] = window[:, :, mirrored - first]
+        return window
+
+    def _make_room(self, fresh: Tensor | None, first: int, last: int, kept: int) -> Tensor:
+        """The window with its last `kept` rows moved to the top, large enough for all rows asked for."""
+        old = self._window
+        if old is None or old.shape[2] < last - first:
+            some = fresh if fresh is not None else old
+            assert some is not None
+            columns = self._source.width + 2 * self._pad
+            shape = (some.shape[0], some.shape[1], last - first, columns)
+            # Zeros, since padding columns of zeros are never written again.
+            self._window = torch.zeros(shape, dtype=self._dtype, device=self._weight.device).to(
+                memory_format=self._format
+            )
+        assert self._window is not None
+        if old is not None and kept:
+            shift = first - self._first
+            # A copy of the few rows, since where they come from and go to may overlap.
+            self._window[:, :, :kept] = old[:, :, shift : shift + kept].clone()
+        return self._window[:, :, : last - first]
+
+    def _normalise(self, fresh: Tensor, target: Tensor) -> None:
+        """Write rows of the source into the window's, with padding columns."""
+        pad, width = self._pad, self._source.width
+        inner = target[..., pad : pad + width]
+        if self._norm is None:
+            inner.copy_(fresh)
+        else:
+            factor, offset = self._norm
+            torch.addcmul(offset, fresh.to(self._dtype), factor, out=inner)
+            if self._relu:
+                inner.relu_()
+        if self._conv.padding == "reflect":
+            for k in range(1, pad + 1):
+                target[..., pad - k] = target[..., pad + k]
+                target[..., pad + width - 1 + k] = target[..., pad + width - 1 - k]
+
+
+def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """Channels-last where convolutions are faster so: on the CPU, and in half precision on a GPU."""
+    last = device.type == "cpu" or dtype != torch.float32
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def compute_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """What convolutions run in: float32 on the CPU, where half precision is only storage."""
+    return torch.float32 if device.type == "cpu" else dtype
+
+
+def paint(
+    generator: Generator,
+    plan: RunPlan,
+    read: Callable[[int, int], Tensor],
+    write: Callable[[int, Tensor], None],
+    *,
+    height: int,
+    width: int,
+    weight: Tensor | None = None,
+    step: Callable[[int], None] | None = None,
+) -> None:
+    """Run the generator over a picture of `height` x `width`, at least 5 x 5 pixels, as `plan` says.
+
+    Args:
+        generator: the network.
+        plan: levels, strips and dtypes, from `plan_run`.
+        read: gives rows [start, stop) of the picture, BGR [N, 3, rows, width] in [-1, 1], on the
+            generator's device. Called from top to bottom, in each pass that begins with the picture.
+        write: takes a first row and rows [N, 3, rows, W] in [-1, 1], from top to bottom. The
+            output's size is the picture's rounded up to multiples of 4.
+        weight: [N, 1, height, width] float32 on the generator's device: what each pixel counts for
+            in the statistics of the norms. None: each counts 1, as published.
+        step: called after every strip with the work done in it, which adds up to `total_work`; may
+            raise to stop.
+    """
+    dtype = compute_dtype(generator.device, generator.dtype)
+    pyramid = None if weight is None else _pyramid(weight)
+    norms: dict[str, Affine] = {}
+    source: Source = ImageSource(height, width, read)
+    unread: Stage | None = None  # the stage whose norm is still to be applied as `source` is read
+    running: Tensor | None = None  # the residual blocks' sum
+    spare: Tensor | None = None  # a map each of whose rows may be overwritten once it has been read
+
+    for run in passes(generator.stages, plan.level):
+        chain, before = source, unread
+        for stage in run.stages:
+            for index, conv in enumerate(stage.convs):
+                weights = generator.weights(stage).conv(index)
+                norm, relu = (norms[before.name], before.relu) if before else (None, False)
+                chain, before = ConvStream(chain, conv, weights, norm, relu, dtype), None
+            before = stage
+
+        last, strip = run.last, plan.strip(run)
+        if last.shrink < 4:
+            running = spare = None
+        work = pass_work(generator, run, height, width)
+        parts: list[Moments] = []
+        kept: Tensor | None = None
+        for start in range(0, chain.height, strip):
+            stop = min(start + strip, chain.height)
+            rows = chain.rows(start, stop)
+            if last.norm:
+                if run.store:
+                    rows = rows.to(plan.map_dtype)
+                    kept = _keep(rows, start, chain.height, spare if kept is None else kept)
+                at = (
+                    None
+                    if pyramid is None
+                    else pyramid[last.shrink][:, :, start:stop, : chain.width]
+                )
+                parts.append(Moments.of(rows, at))
+            else:
+                write(start, rows.tanh_())
+            if step:
+                step(work * stop // chain.height - work * start // chain.height)
+        if not last.norm:
+            return
+        own = generator.weights(last)
+        norms[last.name] = Moments.merged(parts).affine(own.scale, own.shift)
+
+        if kept is None:
+            continue
+        if last.adds:
+            assert running is not None
+            _settle(running, norms[last.name], last.relu, strip, branch=kept)
+            source, unread, spare = MapSource(running), None, kept
+        elif last.settles:
+            _settle(kept, norms[last.name], last.relu, strip)
+            source, unread, running = MapSource(kept), None, kept
+        else:
+            source, unread, spare = MapSource(kept), last, kept
+
+
+def _keep(rows: Tensor, start: int, height: int, room: Tensor | None) -> Tensor:
+    """The map of `height` rows that holds these rows from `start` on: in `room` if they fit there."""
+    if rows.shape[2] == height:
+        return rows
+    shape = (rows.shape[0], rows.shape[1], height, rows.shape[3])
+    if room is None or room.shape != shape:
+        layout = memory_format(rows.device, rows.dtype)
+        room = torch.empty(shape, dtype=rows.dtype, device=rows.device, memory_format=layout)
+    room[:, :, start : start + rows.shape[2]] = rows
+    return room
+
+
+def _settle(
+    data: Tensor, norm: Affine, relu: bool, strip: int, branch: Tensor | None = None
+) -> None:
+    """In place: data becomes norm(data), or data + norm(branch), and perhaps its ReLU; by strips."""
+    factor, offset = norm
+    for start in range(0, data.shape[2], strip):
+        rows = data[:, :, start : start + strip]
+        if branch is None:
+            final = torch.addcmul(offset, rows, factor)
+        else:
+            other = branch[:, :, start : start + strip]
+            final = torch.addcmul(rows.float(), other, factor).add_(offset)
+        rows.copy_(final.relu_() if relu else final)
+
+
+def _pyramid(weight: Tensor) -> dict[int, Tensor]:
+    """The weight [N, 1, H, W] area-averaged to each size a map can have, by its shrink.
+
+    The edge is repeated up to multiples of 4, since the maps of the up stages reach that far.
+    """
+    height, width = weight.shape[2:]
+    padded = F.pad(weight, (0, -width % 4, 0, -height % 4), mode="replicate")
+    return {shrink: F.avg_pool2d(padded, shrink) if shrink > 1 else padded for shrink in (1, 2, 4)}

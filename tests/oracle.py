@@ -1,0 +1,98 @@
+"""The reference: the generator of the CartoonGAN paper written out line by line, with the published norm.
+
+Shares nothing with the package, so that the package can be held against it. Runs in any dtype.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def random_state(widths=(8, 16, 32), blocks=2, seed=0):
+    """A seeded random network under the published names, float32: a state dict."""
+    random = torch.Generator().manual_seed(seed)
+    state = {}
+
+    def conv(name, first, second, size, made):
+        fan_in = first * second * size * size / made
+        state[f"{name}.weight"] = (
+            torch.randn(first, second, size, size, generator=random) * (2 / fan_in) ** 0.5
+        )
+        state[f"{name}.bias"] = torch.randn(made, generator=random) * 0.1
+
+    def norm(name, channels):
+        state[f"{name}.scale"] = 1 + torch.randn(channels, generator=random) * 0.2
+        state[f"{name}.shift"] = torch.randn(channels, generator=random) * 0.2
+
+    full, half, quarter = widths
+    conv("conv01_1", full, 3, 7, full)
+    norm("in01_1", full)
+    conv("conv02_1", half, full, 3, half)
+    conv("conv02_2", half, half, 3, half)
+    norm("in02_1", half)
+    conv("conv03_1", quarter, half, 3, quarter)
+    conv("conv03_2", quarter, quarter, 3, quarter)
+    norm("in03_1", quarter)
+    for block in range(4, 4 + blocks):
+        for part in (1, 2):
+            conv(f"conv{block:02}_{part}", quarter, quarter, 3, quarter)
+            norm(f"in{block:02}_{part}", quarter)
+    conv("deconv01_1", quarter, half, 3, half)
+    conv("deconv01_2", half, half, 3, half)
+    norm("in12_1", half)
+    conv("deconv02_1", half, full, 3, full)
+    conv("deconv02_2", full, full, 3, full)
+    norm("in13_1", full)
+    conv("deconv03_1", 3, full, 7, 3)
+    return state
+
+
+def norm(x, scale, shift):
+    """The published instance norm: biased variance over the whole map, eps 1e-9."""
+    count = x.shape[2] * x.shape[3]
+    flat = x.reshape(x.shape[0], x.shape[1], count)
+    mean = flat.sum(2)[:, :, None, None] / count
+    deviation = x - mean
+    variance = (deviation * deviation).reshape(flat.shape).sum(2)[:, :, None, None] / count
+    return (
+        deviation / (variance + 1e-9).sqrt() * scale[None, :, None, None]
+        + shift[None, :, None, None]
+    )
+
+
+def run(state, x):
+    """BGR [B, 3, H, W] in [-1, 1] to BGR [B, 3, ceil4(H), ceil4(W)] in [-1, 1], in the dtype of `x`."""
+    s = {name: tensor.to(x.dtype) for name, tensor in state.items()}
+
+    def conv(y, name, stride=1, pad=0):
+        return F.conv2d(y, s[f"{name}.weight"], s[f"{name}.bias"], stride=stride, padding=pad)
+
+    def deconv(y, name):
+        weight, bias = s[f"{name}.weight"], s[f"{name}.bias"]
+        return F.conv_transpose2d(y, weight, bias, stride=2, padding=1, output_padding=1)
+
+    def reflect(y, pad):
+        return F.pad(y, (pad, pad, pad, pad), mode="reflect")
+
+    def named_norm(y, name):
+        return norm(y, s[f"{name}.scale"], s[f"{name}.shift"])
+
+    y = F.relu(named_norm(conv(reflect(x, 3), "conv01_1"), "in01_1"))
+    y = conv(conv(y, "conv02_1", 2, 1), "conv02_2", 1, 1)
+    y = F.relu(named_norm(y, "in02_1"))
+    y = conv(conv(y, "conv03_1", 2, 1), "conv03_2", 1, 1)
+    y = F.relu(named_norm(y, "in03_1"))
+    block = 4
+    while f"conv{block:02}_1.weight" in s:
+        z = F.relu(named_norm(conv(reflect(y, 1), f"conv{block:02}_1"), f"in{block:02}_1"))
+        y = named_norm(conv(reflect(z, 1), f"conv{block:02}_2"), f"in{block:02}_2") + y
+        block += 1
+    y = F.relu(named_norm(conv(deconv(y, "deconv01_1"), "deconv01_2", 1, 1), "in12_1"))
+    y = F.relu(named_norm(conv(deconv(y, "deconv02_1"), "deconv02_2", 1, 1), "in13_1"))
+    return torch.tanh(conv(reflect(y, 3), "deconv03_1"))
+
+
+def stylize(state, image, dtype=torch.float64):
+    """RGB [B, H, W, 3] in [0, 1] to the same, by the reference, computed in `dtype`."""
+    x = image.to(dtype).flip(-1).permute(0, 3, 1, 2) * 2 - 1
+    y = run(state, x)[:, :, : image.shape[1], : image.shape[2]]
+    return ((y + 1) / 2).flip(1).permute(0, 2, 3, 1)
