@@ -1,0 +1,500 @@
+"""Where a network's file lies, and how it gets there: find, download, verify, publish.
+
+Files only: nothing here opens a checkpoint. All traffic goes through huggingface_hub, so its cache,
+HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HOME and the proxy variables hold here as they do there.
+"""
+
+import contextlib
+import errno
+import hashlib
+import inspect
+import logging
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any, cast
+
+import huggingface_hub  # lazy: costs milliseconds here, and its parts load at their first use
+
+from .errors import ChecksumError, DownloadError, StyleError, WeightsError, WeightsNotFoundError
+from .styles import LITE_STYLES, STYLES, Style
+
+Progress = Callable[[int, int], None]
+
+WEIGHTS_DIR_VARIABLE = "ANIMEBG_WEIGHTS_DIR"
+SUFFIXES = (".safetensors", ".pth")
+# What a download into a model folder leaves unfinished lies below this name in that folder.
+STAGING = ".animebg-download"
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota error
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+_log = logging.getLogger(__name__)
+_looked_at: set[tuple[str, int, int]] = set()
+
+
+def find_weights(style: Style, weights_dir: Path | str | None = None) -> Path | None:
+    """The first file of `style` in the order of search, or None. Nothing is opened or downloaded.
+
+    Looked for under the published name, as .safetensors and then as .pth: in `weights_dir` and
+    then only there (a file is taken as it is), else in $ANIMEBG_WEIGHTS_DIR, in the pack's weights/
+    and in the hub's cache. What that cache holds is not verified yet; `resolve_weights` does that.
+    """
+    if weights_dir is not None:
+        place = Path(weights_dir).expanduser()
+        return place if os.path.isfile(place) else _in_folders(style, place)
+    return _in_folders(style, *_own_folders()) or _in_hub_cache(style)
+
+
+def resolve_weights(
+    style_or_path: str | Path,
+    *,
+    weights_dir: Path | str | None = None,
+    download: bool = True,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """The file to load for a style's key, or for the path of any .pth or .safetensors file.
+
+    Args:
+        style_or_path: a key of STYLES or LITE_STYLES, or a path.
+        weights_dir: where to look instead of everywhere else: a folder, or one file. Nothing is
+            downloaded then.
+        download: whether a missing file may be downloaded.
+        folder: a model folder, searched first and the target of a download. None: the hub's cache.
+        progress: as in `download_weights`.
+
+    Raises:
+        StyleError: neither a known key nor a path.
+        WeightsNotFoundError: no such file where it had to be, or `download` is False.
+        DownloadError, ChecksumError: as in `download_weights`.
+    """
+    style = STYLES.get(str(style_or_path)) or LITE_STYLES.get(str(style_or_path))
+    if style is None:
+        return _noted(_given_file(style_or_path))
+    if weights_dir is not None:
+        found = find_weights(style, weights_dir)
+        if found is None:
+            raise WeightsNotFoundError(
+                f"{_names(style)} was looked for in {_contents(Path(weights_dir).expanduser())};"
+                " put it there or name another folder"
+            )
+        return _noted(found)
+    found = _in_folders(style, *([] if folder is None else [folder]), *_own_folders())
+    if found is not None:
+        return _noted(found)
+    found = _verified_in_hub_cache(style)
+    if found is not None:
+        return found
+    if not download or not style.repository:
+        raise _missing(style)
+    return download_weights(style, folder=folder, progress=progress)
+
+
+def download_weights(
+    style: Style, *, folder: Path | None = None, progress: Progress | None = None
+) -> Path:
+    """Download a published file, verify its size and SHA-256, and return where it lies.
+
+    What is there already is not fetched again: a verified file in the hub's cache, or any file of
+    the style in `folder` (which may be the user's own and is never changed). A wrong download is
+    set aside and fetched once more.
+
+    Args:
+        style: a row with a repository.
+        folder: None: the hub's own cache. Otherwise the file appears in this folder under its
+            published name, whole and verified or not at all, even with several processes at once
+            or a process killed at any moment.
+        progress: called as progress(done_bytes, total_bytes) from the calling thread about ten
+            times a second, also while nothing arrives. It may raise to cancel: what it raises comes
+            out unchanged, at once, and nothing half-written is ever used.
+
+    Raises:
+        DownloadError: no network, no such file, no room, no permission, HF_HUB_OFFLINE.
+        ChecksumError: twice in a row not the published bytes.
+        WeightsNotFoundError: the style belongs to the pack and is not to be downloaded.
+    """
+    if not style.repository:
+        raise _missing(style)
+    if folder is None:
+        return _verified_in_hub_cache(style) or _fetch_verified(style, None, None, progress)
+    folder = Path(folder).expanduser()
+    return _in_folders(style, folder) or _fetch_into(style, folder, progress)
+
+
+# --- Finding ---
+
+
+def _own_folders() -> Iterator[Path]:
+    """The folders that are searched for every style: the user's, then the pack's."""
+    named = os.environ.get(WEIGHTS_DIR_VARIABLE)
+    if named:
+        yield Path(named).expanduser()
+    yield _pack_folder()
+
+
+def _pack_folder() -> Path:
+    package = Path(__file__).resolve().parent
+    inside = package / "weights"  # in a wheel; a checkout and a ComfyUI pack have it at their root
+    return inside if inside.is_dir() else package.parent / "weights"
+
+
+def _in_folders(style: Style, *folders: Path) -> Path | None:
+    for folder in folders:
+        for suffix in SUFFIXES:
+            path = (folder / style.file).with_suffix(suffix)
+            if os.path.isfile(path):
+                return path
+    return None
+
+
+def _in_hub_cache(style: Style) -> Path | None:
+    if not style.repository:
+        return None
+    cached = huggingface_hub.try_to_load_from_cache(style.repository, style.file)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _verified_in_hub_cache(style: Style) -> Path | None:
+    path = _in_hub_cache(style)
+    if path is None:
+        return None
+    wrong = _difference(path, style)
+    if wrong is None:
+        return path
+    _set_aside(path, wrong)
+    return None
+
+
+def _given_file(style_or_path: str | Path) -> Path:
+    path = Path(style_or_path).expanduser()
+    if os.path.isfile(path):
+        return path
+    if (
+        isinstance(style_or_path, str)
+        and path.name == style_or_path
+        and path.suffix not in SUFFIXES
+    ):
+        keys = ", ".join([*STYLES, *LITE_STYLES])
+        raise StyleError(
+            f'unknown style "{style_or_path}": choose one of {keys},'
+            " or give the path of a .pth or .safetensors file"
+        )
+    if path.is_dir():
+        raise WeightsNotFoundError(f"{path} is a folder: name one .pth or .safetensors file in it")
+    raise WeightsNotFoundError(f"{path.name} was looked for in {_contents(path.parent)}")
+
+
+def _noted(path: Path) -> Path:
+    """`path`, after one warning if it has the name of a published file but other bytes.
+
+    A .safetensors file is somebody's conversion and differs by nature.
+    """
+    published = [style for style in STYLES.values() if style.file == path.name]
+    with contextlib.suppress(OSError):  # whoever loads the file says what is wrong with it
+        found = path.stat()
+        seen = (str(path), found.st_size, found.st_mtime_ns)
+        if published and seen not in _looked_at:
+            wrong = _difference(path, published[0])
+            if wrong:
+                _log.warning("%s is not the published file (%s); it is used as it is", path, wrong)
+            _looked_at.add(seen)
+    return path
+
+
+# --- Downloading ---
+
+
+def _fetch_into(style: Style, folder: Path, progress: Progress | None) -> Path:
+    """Download into a private cache inside `folder`, verify there, then publish by one rename."""
+    staging = folder / STAGING / style.key
+    target = folder / style.file
+    try:
+        verified = _fetch_verified(style, folder, staging, progress)
+        try:
+            _publish(verified, target, staging)
+        except OSError as error:
+            raise _download_error(style, folder, error) from error
+    except WeightsError:
+        # Another process may have published the file meanwhile and cleared the staging away.
+        if not os.path.isfile(target):
+            raise
+    shutil.rmtree(staging, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another style is still being staged
+        staging.parent.rmdir()
+    return target
+
+
+def _publish(verified: Path, target: Path, staging: Path) -> None:
+    """Copy, then rename: a copy has ordinary permissions, and leaves other readers undisturbed."""
+    part = staging / f"{uuid.uuid4().hex}.part"
+    try:
+        with verified.open("rb") as source, part.open("xb") as copy:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+        if not os.path.lexists(target):
+            os.replace(part, target)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _fetch_verified(
+    style: Style, folder: Path | None, cache: Path | None, progress: Progress | None
+) -> Path:
+    """Fetch into `cache`, a folder of the hub's layout or None for its own, and verify."""
+    wrong, aside = "", Path()
+    # The second time by force: otherwise the hub may answer from what it has.
+    for force in (False, True):
+        try:
+            path = _fetch(style, cache, force, progress)
+        except _HubError as error:
+            raise _download_error(style, folder, error.cause) from error.cause
+        wrong = _difference(path, style)
+        if wrong is None:
+            if progress is not None:
+                progress(style.size, style.size)
+            return path
+        aside = _set_aside(path, wrong)
+    raise ChecksumError(
+        f"{style.file} came twice from {_url(style)} and is not the published file ({wrong});"
+        f" it was set aside as {aside}: try again later, or {_by_hand(style, folder)}"
+    )
+
+
+class _HubError(Exception):
+    """Carries what huggingface_hub raised past the exceptions of a progress callback."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _fetch(style: Style, cache: Path | None, force: bool, progress: Progress | None) -> Path:
+    """One hf_hub_download, in a thread of its own.
+
+    So `progress` is called by the caller's thread, to which a host ties its hooks, and can cancel
+    while a server is silent or a native downloader is at work, neither of which calls back.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        tqdm,
+    )
+
+    cancelled = threading.Event()
+
+    class Bar(tqdm):
+        """Shows nothing, counts what has arrived, and stops a cancelled download."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs["disable"] = True
+            super().__init__(*args, **kwargs)  # pyright: ignore[reportUnknownMemberType]
+            self.received = float(kwargs.get("initial") or 0)
+            bars.append(self)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if cancelled.is_set():
+                raise InterruptedError("cancelled")
+            self.received += n or 0
+            return None
+
+    bars: list[Bar] = []
+    fetch = cast(Any, huggingface_hub).hf_hub_download  # typed differently in every release
+    options: dict[str, Any] = {"repo_id": style.repository, "filename": style.file}
+    if cache is not None:
+        options["cache_dir"] = cache
+    # Releases before 1.5 take no bar: there the growing file is watched, and a cancelled download
+    # runs on to its end unseen.
+    counted = "tqdm_class" in inspect.signature(fetch).parameters
+    if counted:
+        options["tqdm_class"] = Bar
+    blobs = Path(cache or constants.HF_HUB_CACHE, _cache_name(style), "blobs")
+
+    def received() -> int:
+        if counted:
+            return int(max((bar.received for bar in bars), default=0))
+        return max((_size(path) for path in blobs.glob("*.incomplete")), default=0)
+
+    def download() -> Path:
+        try:
+            return Path(fetch(**options, force_download=force))
+        except OSError as error:
+            # An old release that was killed after the last byte asks for what follows it, for ever.
+            if _status(error) != 416:
+                raise
+            return Path(fetch(**options, force_download=True))
+
+    outcome: futures.Future[Path] = futures.Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(download())
+        except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
+            outcome.set_exception(error)
+
+    quiet = not counted and not are_progress_bars_disabled()
+    if quiet:
+        disable_progress_bars()
+    try:
+        # A daemon: after Ctrl-C nobody waits for a silent server.
+        threading.Thread(target=run, name=f"download {style.file}", daemon=True).start()
+        while not outcome.done():
+            if progress is not None:
+                progress(min(received(), style.size), style.size)
+            futures.wait([outcome], timeout=0.1)
+    finally:
+        cancelled.set()
+        if quiet:
+            enable_progress_bars()
+    error = outcome.exception()
+    if isinstance(error, Exception):
+        raise _HubError(error)
+    return outcome.result()
+
+
+def _cache_name(style: Style) -> str:
+    return f"models--{style.repository.replace('/', '--')}"
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # renamed at this moment
+        return 0
+
+
+# --- Verifying ---
+
+
+def _difference(path: Path, style: Style) -> str | None:
+    """How a file differs from the published one, in words, or None. Raises nothing."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != style.size:
+                return f"{size:,} bytes instead of {style.size:,}"
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    if digest.hexdigest() != style.sha256:
+        return f"SHA-256 {digest.hexdigest()[:16]}... instead of {style.sha256[:16]}..."
+    return None
+
+
+def _set_aside(path: Path, wrong: str) -> Path:
+    """Rename a wrong file in a cache, so that neither this package nor the hub ever takes it."""
+    real = Path(os.path.realpath(path))
+    aside = real.with_name(f"{real.name}.corrupt")
+    try:
+        os.replace(real, aside)
+        path.unlink(missing_ok=True)  # the snapshot's link, which now leads nowhere
+    except OSError:  # another process was faster, or the cache is read-only: unused all the same
+        return real
+    _log.warning("%s is not the published file (%s): set aside as %s", path.name, wrong, aside)
+    return aside
+
+
+# --- What the user is told ---
+
+
+def _names(style: Style) -> str:
+    """The file names that a style may have, e.g. "shinkai_makoto.pth (or .safetensors)"."""
+    others = [suffix for suffix in SUFFIXES if suffix != Path(style.file).suffix]
+    return f"{style.file} (or {', '.join(others)})"
+
+
+def _contents(folder: Path) -> str:
+    """A folder and the first few names in it, sorted."""
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except FileNotFoundError:
+        return f"{folder}, which does not exist"
+    except OSError as error:
+        return f"{folder}, which cannot be read ({error.strerror})"
+    if not names:
+        return f"{folder}, which is empty"
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{folder}, where there is only: {', '.join(names[:10])}{more}"
+
+
+def _url(style: Style) -> str:
+    return huggingface_hub.hf_hub_url(style.repository, style.file)
+
+
+def _by_hand(style: Style, folder: Path | None) -> str:
+    place = folder or next(_own_folders())
+    advice = f"download {_url(style)} by hand and put it into {place}"
+    shipped = [lite.key for lite in LITE_STYLES.values() if _in_folders(lite, *_own_folders())]
+    if not shipped:
+        return advice
+    lite = f"{style.key}-lite"
+    return (
+        f"{advice}, or use the style {lite if lite in shipped else shipped[0]}, which works offline"
+    )
+
+
+def _missing(style: Style) -> WeightsNotFoundError:
+    if not style.repository:
+        return WeightsNotFoundError(
+            f"{style.file} belongs to this package but is not in {_pack_folder()}: install it again"
+        )
+    return WeightsNotFoundError(
+        f"{_names(style)} is not installed: run `animebg download {style.key}`,"
+        f" or {_by_hand(style, None)}"
+    )
+
+
+def _download_error(style: Style, folder: Path | None, error: Exception) -> DownloadError:
+    return DownloadError(
+        f"{style.file} could not be downloaded from {style.repository}: {_reason(error)};"
+        f" try again, or {_by_hand(style, folder)}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Why a download failed, in a few words. Every release of the hub wraps that differently."""
+    from huggingface_hub import constants
+
+    for link in _chain(error):
+        if isinstance(link, OSError):
+            if link.errno in _FULL:
+                return "the disk is full"
+            if link.errno in _FORBIDDEN and link.filename:
+                return f"{link.filename} cannot be written ({link.strerror})"
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    for link in _chain(error):
+        status = _status(link)
+        if status in (401, 403):
+            return f"the server refused it (status {status}; a mirror may want HF_TOKEN)"
+        if status is not None:
+            return f"the server answered with status {status}"
+        if isinstance(link, TimeoutError) or "Timeout" in type(link).__name__:
+            return "the server did not answer in time"
+    *_, last = _chain(error)
+    first_line = (str(last).strip() or type(last).__name__).splitlines()[0]
+    if any("Connect" in type(link).__name__ for link in _chain(error)):
+        return f"no connection to {constants.ENDPOINT} ({first_line})"
+    return first_line
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _status(error: BaseException) -> int | None:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
