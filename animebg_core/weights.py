@@ -84,7 +84,8 @@ def resolve_weights(
                 " put it there or name another folder"
             )
         return _noted(found)
-    found = _in_folders(style, *([] if folder is None else [folder]), *_own_folders())
+    found = None if folder is None else _in_model_folder(style, folder)
+    found = found or _in_folders(style, *_own_folders())
     if found is not None:
         return _noted(found)
     found = _verified_in_hub_cache(style)
@@ -122,8 +123,7 @@ def download_weights(
         raise _missing(style)
     if folder is None:
         return _verified_in_hub_cache(style) or _fetch_verified(style, None, None, progress)
-    folder = Path(folder).expanduser()
-    return _in_folders(style, folder) or _fetch_into(style, folder, progress)
+    return _in_model_folder(style, folder) or _fetch_into(style, folder, progress)
 
 
 # --- Finding ---
@@ -150,6 +150,13 @@ def _in_folders(style: Style, *folders: Path) -> Path | None:
             if os.path.isfile(path):
                 return path
     return None
+
+
+def _in_model_folder(style: Style, folder: Path) -> Path | None:
+    found = _in_folders(style, folder)
+    if found is not None:
+        _clear_staging(style, folder)  # of a process that was killed after it had published
+    return found
 
 
 def _in_hub_cache(style: Style) -> Path | None:
@@ -223,10 +230,14 @@ def _fetch_into(style: Style, folder: Path, progress: Progress | None) -> Path:
         # Another process may have published the file meanwhile and cleared the staging away.
         if not os.path.isfile(target):
             raise
-    shutil.rmtree(staging, ignore_errors=True)
-    with contextlib.suppress(OSError):  # another style is still being staged
-        staging.parent.rmdir()
+    _clear_staging(style, folder)
     return target
+
+
+def _clear_staging(style: Style, folder: Path) -> None:
+    shutil.rmtree(folder / STAGING / style.key, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there is none, or another style is being staged
+        (folder / STAGING).rmdir()
 
 
 def _publish(verified: Path, target: Path, staging: Path) -> None:
