@@ -51,7 +51,7 @@ from .photos import (
 from .pipeline import stylize
 from .plan import plan_run
 from .styles import DEFAULT_STYLE, LITE_STYLES, STYLES
-from .weights import download_weights, find_weights
+from .weights import find_weights, resolve_weights
 
 _log = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ def _jobs(inputs: Sequence[str], output: str, mask: Path | None, report: _Report
     """
     root = Path(output)
     is_file = root.suffix.lower() in PHOTO_SUFFIXES and not output.endswith(("/", os.sep))
-    if is_file and not root.is_dir():
+    if is_file and not os.path.isdir(root):
         if len(inputs) > 1 or os.path.isdir(inputs[0]):
             raise OptionError(f"-o {output} is one file, for one photo: name a folder")
         if root.suffix.lower() not in FORMATS:
@@ -280,7 +280,7 @@ def _checked(jobs: Sequence[Job], mask: Path | None) -> list[Job]:
             raise OptionError(
                 f"{other.source} and {job.source} would both become {job.target}: run them apart"
             )
-    inputs = {_identity(job.source) for job in jobs} | {_identity(mask)} - {None}
+    inputs = ({_identity(job.source) for job in jobs} | {_identity(mask)}) - {None}
     for job in kept.values():
         if _identity(job.target) in inputs:
             raise OptionError(f"{job.target} is an input, never overwritten: name another output")
@@ -329,7 +329,8 @@ class Brush:
         image = np.divide(photo.pixels, np.float32(255), dtype=np.float32)[None]
         height, width = photo.pixels.shape[:2]
         limit = self.memory_limit
-        while True:
+        painted = None
+        while painted is None:
             plan = plan_run(self.generator, height, width, budget=limit)
             _log.debug("%dx%d: %s", width, height, plan)
             try:
@@ -341,10 +342,9 @@ class Brush:
                     plan=plan,
                     progress=progress,
                 )
-                break
             except torch.cuda.OutOfMemoryError:
-                limit = plan.peak_bytes // 2  # shrinks until plan_run says that nothing fits
-            torch.cuda.empty_cache()
+                limit = plan.peak_bytes // 2  # ends where plan_run finds nothing that fits
+                torch.cuda.empty_cache()
         values = painted[0].numpy()
         np.multiply(values, 255, out=values)
         np.rint(values, out=values)
@@ -360,13 +360,23 @@ def _stylize(args: argparse.Namespace) -> int:
     if len(todo) < len(jobs):
         _say(f"{len(jobs) - len(todo)} finished before, left as they are (see --overwrite)")
     if todo:
+        _make_folder(todo[0].target.parent)
         brush = Brush(_generator(args), args.strength, _mask(args.mask), args.memory_limit)
-        todo[0].target.parent.mkdir(parents=True, exist_ok=True)
         report.total = len(todo)
         _paint_all(todo, brush, report, longest=args.longest, quality=args.quality)
-    if report.failed:
+    if report.failed and len(jobs) > 1:
         _say(f"{report.finished} painted, {report.failed} failed")
     return 1 if report.failed else 0
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the output folder, and find out before any painting whether it can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AnimeBGError(f"the folder {folder} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise AnimeBGError(f"the folder {folder} cannot be written: no permission")
 
 
 def _generator(args: argparse.Namespace) -> Generator:
@@ -377,7 +387,7 @@ def _generator(args: argparse.Namespace) -> Generator:
         weights_dir=args.weights_dir,
         device=device,
         dtype=dtype,
-        progress=_download_progress(args.style),
+        progress=_DownloadBar(args.style),
     )
     _log.debug("style %s on %s, %s", args.style, device, dtype)
     return generator
@@ -486,9 +496,8 @@ def _download(args: argparse.Namespace) -> int:
         raise StyleError(f"unknown style {unknown[0]!r}: choose from {', '.join(known)}")
     failed = False
     for key in keys:
-        style = known[key]
         try:
-            path = find_weights(style) or download_weights(style, progress=_download_progress(key))
+            path = resolve_weights(key, progress=_DownloadBar(key))
         except WeightsError as error:
             failed = True
             _say(f"{key}: {error}")
@@ -533,23 +542,26 @@ class _Bar:
         _write(f"\r{line[:width]:{width}}")
 
     def clear(self) -> None:
-        """Take the bar away, so that a line can be written."""
+        """Take the bar away."""
         _clear_line()
 
 
-def _download_progress(name: str) -> Callable[[int, int], None]:
-    """A `progress` for a download of the network `name`."""
-    bars: list[_Bar] = []
+class _DownloadBar(_Bar):
+    """The `progress` of a download; says that there is one when it begins."""
 
-    def progress(done: int, total: int) -> None:
-        if not bars:
-            _say(f"downloading {name}, {total / 1e6:.0f} MB")
-            bars.append(_Bar())
-        bars[0].show(done / total, f"{done / 1e6:.0f} of {total / 1e6:.0f} MB")
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self._announced = False
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total` bytes have come."""
+        if not self._announced:
+            self._announced = True
+            _say(f"downloading {self._name}, {total / 1e6:.0f} MB")
+        self.show(done / total, f"{done / 1e6:.0f} of {total / 1e6:.0f} MB")
         if done >= total:
-            _clear_line()
-
-    return progress
+            self.clear()
 
 
 @contextmanager
@@ -617,6 +629,9 @@ def _result(line: str) -> None:
     """One line to standard output; when nobody reads it any more, the work goes on without."""
     try:
         print(line, flush=True)
+    except UnicodeEncodeError:
+        # A name that the terminal cannot show, or that is no valid text.
+        print(line.encode("ascii", "backslashreplace").decode(), flush=True)
     except BrokenPipeError:
         # So that Python's last flush at exit finds nothing wrong either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -192,6 +192,7 @@ def write_photo(photo: Photo, target: Path, *, quality: int) -> None:
 
     Raises:
         OSError: the file cannot be written.
+        ImageError: the photo cannot be encoded.
     """
     form = FORMATS[target.suffix.lower()]
     options: dict[str, Any] = {}
@@ -203,11 +204,15 @@ def write_photo(photo: Photo, target: Path, *, quality: int) -> None:
         options["quality"] = quality
     if form.name == "JPEG":
         options["subsampling"] = 0  # painted edges are as sharp in colour as in light
-    if form.name == "TIFF":
-        options["compression"] = "tiff_adobe_deflate"
     target.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(photo.pixels)
     with _whole_file(target) as file:
-        Image.fromarray(photo.pixels).save(file, form.name, **options)
+        try:
+            image.save(file, form.name, **options)
+        except OSError:
+            raise
+        except Exception as error:  # Pillow's encoders raise many kinds
+            raise ImageError(f"{form.name}: {error}") from error
 
 
 @contextmanager
@@ -271,18 +276,22 @@ def _frame_note(image: Image.Image) -> tuple[str, ...]:
 def _turn_upright(image: Image.Image) -> tuple[bytes, tuple[str, ...]]:
     """Decode `image` and turn it upright; the EXIF to keep, and a note if it is damaged."""
     image.load()
+    unreadable = ("its EXIF cannot be read and is left out",)
     try:
-        ImageOps.exif_transpose(image, in_place=True)
         exif = image.getexif()
+        if image.info.get("exif") and not exif:
+            return b"", unreadable
+        ImageOps.exif_transpose(image, in_place=True)
         for tag in _STORAGE_TAGS.intersection(exif):
             del exif[tag]
-        inner = exif.get_ifd(ExifTags.IFD.Exif)
-        for tag in _EXIF_STORAGE_TAGS.intersection(inner):
-            del inner[tag]
+        if ExifTags.IFD.Exif in exif:
+            inner = exif.get_ifd(ExifTags.IFD.Exif)
+            for tag in _EXIF_STORAGE_TAGS.intersection(inner):
+                del inner[tag]
         # Written anew by Pillow, without the thumbnail, which would still show the photo.
         return (exif.tobytes() if exif else b""), ()
     except (SyntaxError, ValueError, TypeError, LookupError, OSError, struct.error):
-        return b"", ("its EXIF is damaged and left out",)
+        return b"", unreadable
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
