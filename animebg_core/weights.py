@@ -31,7 +31,6 @@ SUFFIXES = (".safetensors", ".pth")
 STAGING = ".animebg-download"
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota error
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 _log = logging.getLogger(__name__)
 _looked_at: set[tuple[str, int, int]] = set()
@@ -480,7 +479,7 @@ def _reason(error: Exception) -> str:
         if isinstance(link, OSError):
             if link.errno in _FULL:
                 return "the disk is full"
-            if link.errno in _FORBIDDEN and link.filename:
+            if link.errno and link.filename:
                 return f"{link.filename} cannot be written ({link.strerror})"
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
@@ -493,10 +492,8 @@ def _reason(error: Exception) -> str:
         if isinstance(link, TimeoutError) or "Timeout" in type(link).__name__:
             return "the server did not answer in time"
     *_, last = _chain(error)
-    first_line = (str(last).strip() or type(last).__name__).splitlines()[0]
-    if any("Connect" in type(link).__name__ for link in _chain(error)):
-        return f"no connection to {constants.ENDPOINT} ({first_line})"
-    return first_line
+    text = (str(last).strip() or type(last).__name__).splitlines()[0].rstrip(" .")
+    return f"no working connection to {constants.ENDPOINT} ({text})"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

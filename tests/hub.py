@@ -321,7 +321,6 @@ def _do(job: dict, weights, style_class) -> Iterator[tuple[str, object]]:
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
     logging.getLogger("animebg_core").addHandler(handler)
-    logging.getLogger("huggingface_hub").disabled = True
     if job["fail"]:
         _inject(Fail(**job["fail"]))
 
@@ -359,6 +358,7 @@ def _main() -> None:
     import huggingface_hub
 
     _ = huggingface_hub.hf_hub_download
+    huggingface_hub.logging.set_verbosity(logging.CRITICAL)
 
     from animebg_core import weights
     from animebg_core.styles import Style
