@@ -34,23 +34,29 @@ class Conv:
     transposed: bool = False
 
     @property
-    def pad(self) -> int:
-        """Rows and columns of padding on each side."""
-        return (self.kernel - 1) // 2
+    def padding_before(self) -> int:
+        """Rows above and columns to the left that are read beyond the source."""
+        return 0 if self.transposed else (self.kernel - 1) // 2
+
+    @property
+    def padding_after(self) -> int:
+        """Rows below and columns to the right that are read beyond the source."""
+        return 1 if self.transposed else (self.kernel - 1) // 2
 
     def output_size(self, size: int) -> int:
         """Rows (or columns) made from `size` rows (or columns)."""
         return size * 2 if self.transposed else -(-size // self.stride)
 
     def source_rows(self, start: int, stop: int) -> tuple[int, int]:
-        """The source rows `[first, last)` that output rows `[start, stop)` read.
+        """The source rows `[first, last)` that output rows `[start, stop)` are made of.
 
-        Rows below 0 and beyond the source's last are padding; a transposed convolution reads one row too many at the
-        bottom edge, which counts as zeros.
+        Rows below 0 and from the source's height on are padding.
         """
         if self.transposed:
-            return start // 2, stop // 2 + 1
-        return start * self.stride - self.pad, (stop - 1) * self.stride - self.pad + self.kernel
+            # Row y takes from source row y // 2, and an odd one from the next as well.
+            return start // 2, (stop - 1) // 2 + 2
+        first = start * self.stride - self.padding_before
+        return first, (stop - 1 - start) * self.stride + first + self.kernel
 
 
 @dataclass(frozen=True, slots=True)

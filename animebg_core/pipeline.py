@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from .composite import check_strength, fit_mask, mix, statistics_weight
+from .convolution import compute_dtype
 from .generator import Generator
 from .images import MIN_SIDE, check_image, extend, to_image, to_network
 from .plan import RunPlan, plan_run, total_work
-from .stream import compute_dtype, paint
+from .stream import paint
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .convolution import compute_dtype, make_kernel, memory_format
 from .generator import NORM_EPS, Conv, ConvWeights, Generator, Stage
 from .plan import RunPlan, pass_work, passes
 
@@ -121,45 +122,42 @@ class ConvStream:
         source: Source,
         conv: Conv,
         weights: ConvWeights,
+        *,
         norm: Affine | None,
         relu: bool,
         dtype: torch.dtype,
+        bias: bool,
     ) -> None:
         self.height = conv.output_size(source.height)
         self.width = conv.output_size(source.width)
         self._source, self._conv = source, conv
         self._norm, self._relu = norm, relu
-        self._dtype = dtype
-        self._format = memory_format(weights.weight.device, dtype)
-        self._weight = weights.weight.to(dtype, memory_format=self._format)
-        self._bias = weights.bias.to(dtype)
-        # A transposed convolution needs no padding: beyond the edge there is nothing to spread.
-        self._pad = 0 if conv.transposed else conv.pad
+        self._dtype, self._device = dtype, weights.weight.device
+        self._kernel = make_kernel(conv, weights, dtype, self.height * self.width, bias=bias)
+        self._columns = (
+            conv.padding_before
+            + source.width
+            + conv.padding_after
+            + -self.width % self._kernel.column_grid
+        )
+        # The window holds source rows [first, last), padding rows included: none yet.
         self._window: Tensor | None = None
-        # The source rows, padding rows included, that lie in the window: none yet.
-        self._first = self._last = -self._pad
+        self._first = self._last = -conv.padding_before
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of the raw output, before any norm of its own."""
         first, last = self._conv.source_rows(start, stop)
-        if not self._conv.transposed:
-            window = self._slide(first, last)
-            return F.conv2d(window, self._weight, self._bias, self._conv.stride)
-        window = self._slide(first, min(last, self._source.height))
-        # Row padding 0 makes whole rows from 2 * first - 1 on; the columns are cropped by the operator.
-        rows = F.conv_transpose2d(
-            window, self._weight, self._bias, stride=2, padding=(0, 1), output_padding=(0, 1)
-        )
-        skip = start - (2 * first - 1)
-        return rows[:, :, skip : skip + stop - start]
+        window = self._slide(first, last, -(stop - start) % self._kernel.row_grid)
+        skip = start - 2 * first if self._conv.transposed else 0
+        return self._kernel.run(window)[:, :, skip : skip + stop - start, : self.width]
 
-    def _slide(self, first: int, last: int) -> Tensor:
-        """The window over source rows [first, last), normalised and padded: [N, C, last - first, W + 2 pad]."""
+    def _slide(self, first: int, last: int, extra: int) -> Tensor:
+        """Source rows [first, last) normalised and padded, and `extra` rows that hold anything finite."""
         height = self._source.height
         kept = max(0, self._last - first)
         begin, end = max(first + kept, 0), min(last, height)
         fresh = self._source.rows(begin, end) if begin < end else None
-        window = self._make_room(fresh, first, last, kept)
+        window = self._make_room(fresh, last - first + extra, first - self._first, kept)
         self._first, self._last = first, last
         if fresh is not None:
             self._normalise(fresh, window[:, :, begin - first : end - first])
@@ -171,29 +169,29 @@ class ConvStream:
                 window[:, :, row - first] = window[:, :, mirrored - first]
         return window
 
-    def _make_room(self, fresh: Tensor | None, first: int, last: int, kept: int) -> Tensor:
-        """The window with its last `kept` rows moved to the top, large enough for all rows asked for."""
+    def _make_room(self, fresh: Tensor | None, rows: int, shift: int, kept: int) -> Tensor:
+        """The window of so many rows, its rows [shift, shift + kept) moved to the top."""
         old = self._window
-        if old is None or old.shape[2] < last - first:
-            some = fresh if fresh is not None else old
-            assert some is not None
-            columns = self._source.width + 2 * self._pad
-            shape = (some.shape[0], some.shape[1], last - first, columns)
+        if old is None or old.shape[2] < rows:
+            like = fresh if fresh is not None else old
+            assert like is not None
+            shape = (like.shape[0], like.shape[1], rows, self._columns)
+            layout = memory_format(self._device, self._dtype)
             # Zeros, since padding columns of zeros are never written again.
-            self._window = torch.zeros(shape, dtype=self._dtype, device=self._weight.device).to(
-                memory_format=self._format
+            self._window = torch.zeros(shape, dtype=self._dtype, device=self._device).to(
+                memory_format=layout
             )
-        assert self._window is not None
+        window = self._window
+        assert window is not None
         if old is not None and kept:
-            shift = first - self._first
             # A copy of the few rows, since where they come from and go to may overlap.
-            self._window[:, :, :kept] = old[:, :, shift : shift + kept].clone()
-        return self._window[:, :, : last - first]
+            window[:, :, :kept] = old[:, :, shift : shift + kept].clone()
+        return window[:, :, :rows]
 
     def _normalise(self, fresh: Tensor, target: Tensor) -> None:
         """Write rows of the source into the window's, with padding columns."""
-        pad, width = self._pad, self._source.width
-        inner = target[..., pad : pad + width]
+        left, width = self._conv.padding_before, self._source.width
+        inner = target[..., left : left + width]
         if self._norm is None:
             inner.copy_(fresh)
         else:
@@ -202,20 +200,9 @@ class ConvStream:
             if self._relu:
                 inner.relu_()
         if self._conv.padding == "reflect":
-            for k in range(1, pad + 1):
-                target[..., pad - k] = target[..., pad + k]
-                target[..., pad + width - 1 + k] = target[..., pad + width - 1 - k]
-
-
-def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """Channels-last where convolutions are faster so: on the CPU, and in half precision on a GPU."""
-    last = device.type == "cpu" or dtype != torch.float32
-    return torch.channels_last if last else torch.contiguous_format
-
-
-def compute_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """What convolutions run in: float32 on the CPU, where half precision is only storage."""
-    return torch.float32 if device.type == "cpu" else dtype
+            for k in range(1, left + 1):
+                target[..., left - k] = target[..., left + k]
+                target[..., left + width - 1 + k] = target[..., left + width - 1 - k]
 
 
 def paint(
@@ -255,9 +242,16 @@ def paint(
         chain, before = source, unread
         for stage in run.stages:
             for index, conv in enumerate(stage.convs):
-                weights = generator.weights(stage).conv(index)
-                norm, relu = (norms[before.name], before.relu) if before else (None, False)
-                chain, before = ConvStream(chain, conv, weights, norm, relu, dtype), None
+                chain = ConvStream(
+                    chain,
+                    conv,
+                    generator.weights(stage).conv(index),
+                    norm=norms[before.name] if before else None,
+                    relu=before is not None and before.relu,
+                    dtype=dtype,
+                    bias=not stage.norm or conv is not stage.convs[-1],
+                )
+                before = None
             before = stage
 
         last, strip = run.last, plan.strip(run)
