@@ -44,7 +44,7 @@ def find_weights(style: Style, weights_dir: Path | str | None = None) -> Path | 
     and in the hub's cache. What that cache holds is not verified yet; `resolve_weights` does that.
     """
     if weights_dir is not None:
-        place = Path(weights_dir).expanduser()
+        place = _expanded(weights_dir)
         return place if os.path.isfile(place) else _in_folders(style, place)
     return _in_folders(style, *_own_folders()) or _in_hub_cache(style)
 
@@ -79,7 +79,7 @@ def resolve_weights(
         found = find_weights(style, weights_dir)
         if found is None:
             raise WeightsNotFoundError(
-                f"{_names(style)} was looked for in {_contents(Path(weights_dir).expanduser())};"
+                f"{_names(style)} was looked for in {_contents(_expanded(weights_dir))};"
                 " put it there or name another folder"
             )
         return _noted(found)
@@ -132,8 +132,12 @@ def _own_folders() -> Iterator[Path]:
     """The folders that are searched for every style: the user's, then the pack's."""
     named = os.environ.get(WEIGHTS_DIR_VARIABLE)
     if named:
-        yield Path(named).expanduser()
+        yield _expanded(named)
     yield _pack_folder()
+
+
+def _expanded(path: Path | str) -> Path:
+    return Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown ~user
 
 
 def _pack_folder() -> Path:
@@ -161,7 +165,10 @@ def _in_model_folder(style: Style, folder: Path) -> Path | None:
 def _in_hub_cache(style: Style) -> Path | None:
     if not style.repository:
         return None
-    cached = huggingface_hub.try_to_load_from_cache(style.repository, style.file)
+    try:
+        cached = huggingface_hub.try_to_load_from_cache(style.repository, style.file)
+    except OSError:  # a cache that cannot be read
+        return None
     return Path(cached) if isinstance(cached, str) else None
 
 
@@ -177,7 +184,7 @@ def _verified_in_hub_cache(style: Style) -> Path | None:
 
 
 def _given_file(style_or_path: str | Path) -> Path:
-    path = Path(style_or_path).expanduser()
+    path = _expanded(style_or_path)
     if os.path.isfile(path):
         return path
     if (
@@ -190,7 +197,7 @@ def _given_file(style_or_path: str | Path) -> Path:
             f'unknown style "{style_or_path}": choose one of {keys},'
             " or give the path of a .pth or .safetensors file"
         )
-    if path.is_dir():
+    if os.path.isdir(path):
         raise WeightsNotFoundError(f"{path} is a folder: name one .pth or .safetensors file in it")
     raise WeightsNotFoundError(f"{path.name} was looked for in {_contents(path.parent)}")
 
@@ -261,10 +268,11 @@ def _fetch_verified(
     wrong, aside = "", Path()
     # The second time by force: otherwise the hub may answer from what it has.
     for force in (False, True):
-        try:
-            path = _fetch(style, cache, force, progress)
-        except _HubError as error:
-            raise _download_error(style, folder, error.cause) from error.cause
+        outcome = _fetch(style, cache, force, progress)
+        error = outcome.exception()
+        if isinstance(error, Exception):
+            raise _download_error(style, folder, error) from error
+        path = outcome.result()
         wrong = _difference(path, style)
         if wrong is None:
             if progress is not None:
@@ -277,20 +285,10 @@ def _fetch_verified(
     )
 
 
-class _HubError(Exception):
-    """Carries what huggingface_hub raised past the exceptions of a progress callback."""
-
-    def __init__(self, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-
-
-def _fetch(style: Style, cache: Path | None, force: bool, progress: Progress | None) -> Path:
-    """One hf_hub_download, in a thread of its own.
-
-    So `progress` is called by the caller's thread, to which a host ties its hooks, and can cancel
-    while a server is silent or a native downloader is at work, neither of which calls back.
-    """
+def _fetch(
+    style: Style, cache: Path | None, force: bool, progress: Progress | None
+) -> futures.Future[Path]:
+    """One hf_hub_download, watched. What came of it is returned: only `progress` raises here."""
     from huggingface_hub import constants
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
@@ -321,8 +319,8 @@ def _fetch(style: Style, cache: Path | None, force: bool, progress: Progress | N
     options: dict[str, Any] = {"repo_id": style.repository, "filename": style.file}
     if cache is not None:
         options["cache_dir"] = cache
-    # Releases before 1.5 take no bar: there the growing file is watched, and a cancelled download
-    # runs on to its end unseen.
+    # The first releases of 1.x, and all before, take no bar. There the growing file is watched, the
+    # hub's own bar is kept from showing, and a cancelled download runs on to its end unseen.
     counted = "tqdm_class" in inspect.signature(fetch).parameters
     if counted:
         options["tqdm_class"] = Bar
@@ -337,37 +335,46 @@ def _fetch(style: Style, cache: Path | None, force: bool, progress: Progress | N
         try:
             return Path(fetch(**options, force_download=force))
         except OSError as error:
-            # An old release that was killed after the last byte asks for what follows it, for ever.
+            # An old release that finds a whole file, or a longer one, asks for more for ever.
             if _status(error) != 416:
                 raise
             return Path(fetch(**options, force_download=True))
 
-    outcome: futures.Future[Path] = futures.Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(download())
-        except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
-            outcome.set_exception(error)
+    def tick() -> None:
+        if progress is not None:
+            progress(min(received(), style.size), style.size)
 
     quiet = not counted and not are_progress_bars_disabled()
     if quiet:
         disable_progress_bars()
     try:
-        # A daemon: after Ctrl-C nobody waits for a silent server.
-        threading.Thread(target=run, name=f"download {style.file}", daemon=True).start()
-        while not outcome.done():
-            if progress is not None:
-                progress(min(received(), style.size), style.size)
-            futures.wait([outcome], timeout=0.1)
+        return _in_thread(download, tick)
     finally:
         cancelled.set()
         if quiet:
             enable_progress_bars()
-    error = outcome.exception()
-    if isinstance(error, Exception):
-        raise _HubError(error)
-    return outcome.result()
+
+
+def _in_thread(work: Callable[[], Path], tick: Callable[[], None]) -> futures.Future[Path]:
+    """Run `work` in a thread, and `tick` in the caller's ten times a second, until `work` ends.
+
+    So a progress callback runs in the thread to which a host ties its hooks, and what it raises
+    ends the wait while a server is silent or a native downloader, which calls nobody, is at work.
+    """
+    outcome: futures.Future[Path] = futures.Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
+            outcome.set_exception(error)
+
+    # A daemon: after Ctrl-C nobody waits for a silent server.
+    threading.Thread(target=run, daemon=True).start()
+    while not outcome.done():
+        tick()
+        futures.wait([outcome], timeout=0.1)
+    return outcome
 
 
 def _cache_name(style: Style) -> str:
@@ -403,13 +410,13 @@ def _difference(path: Path, style: Style) -> str | None:
 
 def _set_aside(path: Path, wrong: str) -> Path:
     """Rename a wrong file in a cache, so that neither this package nor the hub ever takes it."""
-    real = Path(os.path.realpath(path))
-    aside = real.with_name(f"{real.name}.corrupt")
     try:
+        real = path.resolve(strict=True)
+        aside = real.with_name(f"{real.name}.corrupt")
         os.replace(real, aside)
         path.unlink(missing_ok=True)  # the snapshot's link, which now leads nowhere
     except OSError:  # another process was faster, or the cache is read-only: unused all the same
-        return real
+        return path
     _log.warning("%s is not the published file (%s): set aside as %s", path.name, wrong, aside)
     return aside
 
