@@ -1,0 +1,174 @@
+"""Hold a small network against its teacher on photographs that it was never trained on.
+
+    python -m training.evaluate --style shinkai --teacher FILE --photos FOLDER --cache FOLDER
+
+The small network runs in float32 through `animebg_core.stylize`, as users run it. The teacher's
+pictures are made in bfloat16 (60 dB from float32 on a photograph) and cached. Prints one JSON
+object of means over the photographs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from animebg_core import STYLES, Generator, load_generator, stylize
+
+from .data import Cache, photos, scaled, to_input, to_pixels
+from .network import run_maps
+
+
+def psnr(made: np.ndarray, wanted: np.ndarray) -> float:
+    """In dB, of uint8 pictures of one shape."""
+    error = np.mean((made.astype(np.float64) - wanted) ** 2)
+    return float(10 * np.log10(255**2 / max(float(error), 1e-9)))
+
+
+def ssim(made: np.ndarray, wanted: np.ndarray) -> float:
+    """Structural similarity of luma (Wang et al. 2004): Gaussian window of 11, sigma 1.5."""
+    offsets = torch.arange(11) - 5.0
+    window = torch.exp(-offsets.square() / (2 * 1.5**2))
+    window = window / window.sum()
+
+    def blur(x: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(x, window.view(1, 1, 11, 1)), window.view(1, 1, 1, 11))
+
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    a, b = (torch.from_numpy(side).float() @ luma for side in (made, wanted))
+    a, b = a[None, None], b[None, None]
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    both = blur(a * b) - mean_a * mean_b
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    top = (2 * mean_a * mean_b + c1) * (2 * both + c2)
+    return float((top / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
+
+
+def encoder_maps(teacher: Generator, picture: np.ndarray) -> list[Tensor]:
+    """What the teacher's first three stages see in uint8 RGB [H, W, 3]."""
+    tensors = dict(teacher.named_parameters())
+    maps = run_maps(teacher.stages[:3], tensors, to_input(picture, torch.device("cpu")))
+    return [maps[stage.name].float() for stage in teacher.stages[:3]]
+
+
+def map_distance(made: list[Tensor], wanted: list[Tensor]) -> float:
+    """Mean over the stages of |a - b|^2 / |b|^2: 0 is the same."""
+    ratios = [(a - b).square().sum() / b.square().sum() for a, b in zip(made, wanted, strict=True)]
+    return float(torch.stack(ratios).mean())
+
+
+def same_statistics(photo: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The photo given the wanted picture's mean and deviation in each channel."""
+    source, target = photo.reshape(-1, 3).astype(np.float64), wanted.reshape(-1, 3)
+    moved = (source - source.mean(0)) / np.maximum(source.std(0), 1e-6)
+    moved = moved * target.std(0) + target.mean(0)
+    return np.clip(np.rint(moved), 0, 255).astype(np.uint8).reshape(photo.shape)
+
+
+def best_matrix(photo: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The photo under the 3x4 colour matrix that comes closest to the wanted picture."""
+    source = np.concatenate((photo.reshape(-1, 3) / 255, np.ones((photo.size // 3, 1))), 1)
+    matrix = np.linalg.lstsq(source, wanted.reshape(-1, 3).astype(np.float64), rcond=None)[0]
+    return np.clip(np.rint(source @ matrix), 0, 255).astype(np.uint8).reshape(photo.shape)
+
+
+def paint(generator: Generator, photo: np.ndarray) -> np.ndarray:
+    """uint8 RGB in and out, as the command line does it."""
+    image = torch.from_numpy(photo.copy()).float()[None] / 255
+    return (stylize(image, generator)[0] * 255).round().byte().numpy()
+
+
+@torch.inference_mode()
+def triples(
+    teacher: Generator, lite: Generator, paths: list[Path], size: int, cache: Cache
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(photo, teacher's picture, small network's) of each photograph, longest side `size`."""
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    tensors = dict(teacher.named_parameters())
+    for number, path in enumerate(paths):
+        kept = cache.get(number)
+        if kept is None:
+            photo = np.asarray(scaled(path, size))
+            picture = run_maps(teacher.stages, tensors, to_input(photo, torch.device("cpu")))
+            wanted = to_pixels(picture["output"])[: photo.shape[0], : photo.shape[1]]
+            cache.put(number, photo, wanted)
+            kept = photo, wanted
+        found.append((*kept, paint(lite, kept[0])))
+    return found
+
+
+@torch.inference_mode()
+def figures(
+    teacher: Generator, rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+) -> dict[str, float]:
+    """Means over the photographs, of the small network and of what it must beat."""
+    found: dict[str, list[float]] = {}
+
+    def note(name: str, value: float) -> None:
+        found.setdefault(name, []).append(value)
+
+    for photo, wanted, made in rows:
+        seen = encoder_maps(teacher, wanted)
+        for name, picture in (("photo", photo), ("lite", made)):
+            note(f"{name}_psnr", psnr(picture, wanted))
+            note(f"{name}_ssim", ssim(picture, wanted))
+            note(f"{name}_maps", map_distance(encoder_maps(teacher, picture), seen))
+        note("statistics_psnr", psnr(same_statistics(photo, wanted), wanted))
+        note("matrix_psnr", psnr(best_matrix(photo, wanted), wanted))
+    means = {name: round(float(np.mean(values)), 4) for name, values in found.items()}
+    worst = min(found["lite_psnr"])
+    return {"photos": len(rows), **means, "lite_psnr_worst": round(worst, 4)}
+
+
+def contact_sheet(
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], titles: list[str]
+) -> Image.Image:
+    """Photo, teacher and small network side by side, one row a photograph."""
+    widths = max(photo.shape[1] for photo, _, _ in rows)
+    heights = [photo.shape[0] + 16 for photo, _, _ in rows]
+    sheet = Image.new("RGB", (3 * widths + 8, sum(heights)), "white")
+    top = 0
+    for row, height, title in zip(rows, heights, titles, strict=True):
+        made = psnr(row[2], row[1])
+        for column, picture in enumerate(row):
+            sheet.paste(Image.fromarray(picture), (column * (widths + 4), top + 14))
+        ImageDraw.Draw(sheet).text((2, top + 1), f"{title}: {made:.1f} dB", fill="black")
+        top += height
+    return sheet
+
+
+def main() -> None:
+    """Paint, measure, print; save a contact sheet if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--style", required=True, choices=list(STYLES))
+    parser.add_argument("--teacher", required=True, type=Path, help="the published network's file")
+    parser.add_argument("--lite", help="the small network's file [the shipped one]")
+    parser.add_argument("--photos", required=True, type=Path, help="folder with index.json")
+    parser.add_argument("--cache", required=True, type=Path, help="for the teacher's pictures")
+    parser.add_argument("--size", type=int, default=640, help="longest side")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th photograph")
+    parser.add_argument("--only", nargs="*", help="names of photographs, instead of all")
+    parser.add_argument("--sheet", type=Path, help="write a contact sheet here")
+    args = parser.parse_args()
+    paths = photos(args.photos, "holdout")[:: args.every]
+    if args.only:
+        paths = [path for path in paths if path.stem in args.only]
+    teacher = load_generator(args.teacher)
+    lite = load_generator(args.lite or f"{args.style}-lite")
+    kind = "-".join([args.style, str(args.size), str(args.every), *(args.only or [])])
+    rows = triples(teacher, lite, paths, args.size, Cache(args.cache / kind))
+    print(json.dumps({"style": args.style, "size": args.size, **figures(teacher, rows)}))
+    if args.sheet:
+        args.sheet.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(rows, [path.stem for path in paths]).save(args.sheet, quality=88)
+
+
+if __name__ == "__main__":
+    main()

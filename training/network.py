@@ -1,0 +1,64 @@
+"""The generator with a backward pass: the core's table of stages, run on tensors in training.
+
+`stream.paint` runs the same table strip by strip and keeps no graph. Here the whole picture is one
+strip; the convolutions run in `dtype`, channels-last, and every statistic in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from animebg_core.generator import NORM_EPS, Conv, Stage
+
+
+def convolve(x: Tensor, conv: Conv, weight: Tensor, bias: Tensor) -> Tensor:
+    """One convolution of the table on [N, C, H, W]; output size as `conv.output_size` says."""
+    if conv.transposed:
+        return F.conv_transpose2d(x, weight, bias, 2, 1, 1)
+    if conv.padding == "reflect":
+        return F.conv2d(F.pad(x, (conv.kernel // 2,) * 4, "reflect"), weight, bias, conv.stride)
+    return F.conv2d(x, weight, bias, conv.stride, conv.kernel // 2)
+
+
+def run_maps(
+    stages: tuple[Stage, ...],
+    tensors: Mapping[str, Tensor],
+    image: Tensor,
+    dtype: torch.dtype = torch.bfloat16,
+) -> dict[str, Tensor]:
+    """The final map of every stage, by stage name; `output` is the picture, float32, in [-1, 1].
+
+    What each convolution made, before any norm, is there too, as `<stage>.<index>`.
+
+    Args:
+        stages: the table, or its beginning.
+        tensors: canonical names to float32 tensors; gradients flow to them.
+        image: [1, 3, H, W] BGR in [-1, 1]. One picture: its batch norm is the instance norm.
+        dtype: of convolutions and maps.
+    """
+    x = image.to(dtype).contiguous(memory_format=torch.channels_last)
+    maps: dict[str, Tensor] = {}
+    carried = x  # what the residual block at hand began with
+    for stage in stages:
+        for index, conv in enumerate(stage.convs):
+            weight = tensors[f"{stage.name}.{index}.weight"].to(dtype)
+            weight = weight.contiguous(memory_format=torch.channels_last)
+            x = convolve(x, conv, weight, tensors[f"{stage.name}.{index}.bias"].to(dtype))
+            maps[f"{stage.name}.{index}"] = x
+        if stage.norm:
+            scale, shift = tensors[f"{stage.name}.scale"], tensors[f"{stage.name}.shift"]
+            x = F.batch_norm(x, None, None, scale, shift, True, 0.0, NORM_EPS)
+        if stage.relu:
+            x = F.relu(x)
+        if stage.adds:
+            x = x + carried
+        if stage.settles:
+            carried = x
+        maps[stage.name] = x
+    if "output" in maps:  # `stages` may be the table's beginning only
+        maps["output"] = torch.tanh(maps["output"].float())
+    return maps
