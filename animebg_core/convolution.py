@@ -6,6 +6,7 @@ where each pixel's channels lie together; `docs/benchmarks.md` says what each fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,18 +17,37 @@ from torch import Tensor
 from .generator import Conv, ConvWeights
 
 
+class Scratch:
+    """Memory for what lives only within one step, taken once for a run.
+
+    Freed and taken anew for every strip it would cost page faults and leave holes in the heap.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """A float32 tensor on the CPU with any content; the last one of this name is no longer valid."""
+        size = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < size:
+            self._buffers[name] = buffer = torch.empty(size, dtype=torch.float32)
+        return buffer[:size].view(shape)
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """A convolution made ready for one device and one size of map.
 
     Attributes:
-        run: takes a window [N, C, rows, columns] that holds its own padding, and gives [N, C', ...].
+        run: takes a window [N, C, rows, columns] that holds its own padding, and gives [N, C', ...]. The
+            result may lie in the scratch memory: it is good until the next kernel runs.
         row_grid: output rows are made in multiples of this; the window has the source rows for them,
             whatever these hold, and the caller crops what is too much.
         column_grid: the same for columns.
     """
 
-    run: Callable[[Tensor], Tensor]
+    run: Callable[[Tensor, Scratch], Tensor]
     row_grid: int = 1
     column_grid: int = 1
 
@@ -68,9 +88,9 @@ def make_kernel(
     if conv.transposed:
         # Padding 0 makes one row and column before those asked for, of the first ones alone.
         return Kernel(
-            lambda window: F.conv_transpose2d(window, weight, offset, stride=2)[:, :, 1:, 1:]
+            lambda window, _: F.conv_transpose2d(window, weight, offset, stride=2)[:, :, 1:, 1:]
         )
-    return Kernel(lambda window: F.conv2d(window, weight, offset, conv.stride))
+    return Kernel(lambda window, _: F.conv2d(window, weight, offset, conv.stride))
 
 
 def _transposed_by_phases(weight: Tensor, bias: Tensor | None) -> Kernel:
@@ -92,10 +112,10 @@ def _transposed_by_phases(weight: Tensor, bias: Tensor | None) -> Kernel:
         for x in (0, 1)
     ]
 
-    def run(window: Tensor) -> Tensor:
+    def run(window: Tensor, scratch: Scratch) -> Tensor:
         images, _, rows, columns = window.shape
         rows, columns = rows - 1, columns - 1
-        made = window.new_empty(images, rows, 2, columns, 2, weight.shape[1])
+        made = scratch.take("result", images, rows, 2, columns, 2, weight.shape[1])
         for y, x, phase in phases:
             part = F.conv2d(window[:, :, : rows + y, : columns + x], phase, bias)
             made[:, :, y, :, x] = part.permute(0, 2, 3, 1)
@@ -116,7 +136,8 @@ def _narrow(weight: Tensor, bias: Tensor | None) -> Kernel:
     wide = shifted.flatten(0, 1).contiguous(memory_format=torch.channels_last)
     offset = None if bias is None else bias.repeat(4)
 
-    def run(window: Tensor) -> Tensor:
+    def run(window: Tensor, scratch: Scratch) -> Tensor:
+        del scratch
         part = F.conv2d(window, wide, offset, (1, 4))
         images, _, rows, columns = part.shape
         split = part.view(images, 4, made, rows, columns).permute(0, 2, 3, 4, 1)
@@ -173,24 +194,33 @@ def _winograd(weight: Tensor, bias: Tensor | None) -> Kernel:
     products = (_both_ways(_WEIGHTS) @ taps).view(squares**2, channels, made)
     to_products, to_pixels = _both_ways(_INPUT), _both_ways(_OUTPUT)
 
-    def run_one(window: Tensor) -> Tensor:
+    def run_one(window: Tensor, result: Tensor, scratch: Scratch) -> None:
         pixels = window.permute(1, 2, 0)
-        down, across = (pixels.shape[0] - 2) // _TILE, (pixels.shape[1] - 2) // _TILE
+        down, across = result.shape[0] // _TILE, result.shape[1] // _TILE
         row, column, channel = pixels.stride()
         tiles = pixels.as_strided(
             (squares, squares, down, across, channels),
             (row, column, _TILE * row, _TILE * column, channel),
         )
-        spread = (to_products @ tiles.reshape(squares**2, -1)).view(squares**2, -1, channels)
-        mixed = torch.bmm(spread, products).view(squares**2, -1)
-        del spread
-        result = (to_pixels @ mixed).view(_TILE, _TILE, down, across, made)
-        result = result.permute(2, 0, 3, 1, 4).reshape(_TILE * down, _TILE * across, made)
-        return (result if bias is None else result.add_(bias)).permute(2, 0, 1)
+        count = down * across
+        gathered = scratch.take("a", *tiles.shape).copy_(tiles).view(squares**2, -1)
+        spread = scratch.take("b", squares**2, count, channels)
+        torch.mm(to_products, gathered, out=spread.view(squares**2, -1))
+        mixed = scratch.take("a", squares**2, count, made)
+        torch.bmm(spread, products, out=mixed)
+        tiled = scratch.take("b", _TILE**2, count * made)
+        torch.mm(to_pixels, mixed.view(squares**2, -1), out=tiled)
+        result.view(down, _TILE, across, _TILE, made).copy_(
+            tiled.view(_TILE, _TILE, down, across, made).permute(2, 0, 3, 1, 4)
+        )
+        if bias is not None:
+            result.add_(bias)
 
-    def run(window: Tensor) -> Tensor:
-        parts = [run_one(image) for image in window]
-        # One image, the usual case on a CPU, is not copied once more.
-        return parts[0][None] if len(parts) == 1 else torch.stack(parts)
+    def run(window: Tensor, scratch: Scratch) -> Tensor:
+        rows, columns = window.shape[2] - 2, window.shape[3] - 2
+        results = scratch.take("result", window.shape[0], rows, columns, made)
+        for image, result in zip(window, results, strict=True):
+            run_one(image, result, scratch)
+        return results.permute(0, 3, 1, 2)
 
     return Kernel(run, row_grid=_TILE, column_grid=_TILE)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from .errors import CheckpointError
 
 NORM_EPS = 1e-9  # inside the root of the published instance norm
+# It reflects 3 pixels at full size and 1 at quarter size, where it needs more than 1: 5 at full size.
+MIN_SIDE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,11 @@ class Stage:
     relu: bool = True
     settles: bool = False
     adds: bool = False
+
+    @property
+    def in_block(self) -> bool:
+        """Whether this is a part of a residual block."""
+        return self.name.startswith("block")
 
 
 def stage_table(blocks: int) -> tuple[Stage, ...]:

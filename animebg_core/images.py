@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import ImageError
-
-# The network reflects 3 pixels at full size and 1 at quarter size, so that it needs more than 1 there: 5 at full size.
-MIN_SIDE = 5
+from .generator import MIN_SIDE
 
 
 def check_image(image: Tensor) -> None:
@@ -75,12 +72,3 @@ def extend(image: Tensor) -> Tensor:
             [image, image.index_select(dim, torch.tensor(index, device=image.device))], dim
         )
     return image
-
-
-def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """Mask [B, h, w] to [B, height, width] float32, bilinear, as ComfyUI's own nodes do."""
-    mask = mask.to(torch.float32)
-    if mask.shape[1:] == (height, width):
-        return mask
-    size = (height, width)
-    return F.interpolate(mask[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]

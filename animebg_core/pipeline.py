@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .composite import check_strength, fit_mask, mix, statistics_weight
 from .convolution import compute_dtype
-from .generator import Generator
-from .images import MIN_SIDE, check_image, extend, to_image, to_network
+from .generator import MIN_SIDE, Generator
+from .images import check_image, extend, to_image, to_network
 from .plan import RunPlan, plan_run, total_work
 from .stream import paint
 
@@ -50,7 +50,7 @@ def stylize(
     strength = check_strength(strength)
     batch, height, width, _ = image.shape
     masks = None if mask is None else fit_mask(mask.to(image.device), batch, height, width)
-    plan = plan or plan_run(generator, height, width, batch=batch)
+    plan = plan or plan_run(generator, height, width, batch=batch, masked=mask is not None)
     result = torch.empty_like(image)
 
     painted: list[int] = []

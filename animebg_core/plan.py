@@ -5,12 +5,13 @@ The method is written up in the README under "How it stays exact"; `stream.paint
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
-from .generator import Conv, Generator, Stage
+from .errors import MemoryBudgetError
+from .generator import MIN_SIDE, Conv, Generator, Stage
 
 Level = Literal["whole", "store", "recompute"]
 
@@ -74,7 +75,7 @@ class RunPlan:
 
     def strip(self, run: Pass) -> int:
         """How many rows of its last stage's map a pass makes at a time."""
-        if run.last.shrink == 4 and run.last.name != "down2":
+        if run.last.in_block:
             return self.block_rows
         return max(1, self.rows // run.last.shrink)
 
@@ -130,6 +131,12 @@ def total_work(generator: Generator, level: Level, height: int, width: int) -> i
     return sum(pass_work(generator, run, height, width) for run in runs)
 
 
+# Above this many pixels the half-size maps alone are kept even where all would fit: the full-size ones
+# save a tenth of the time at most, and the memory belongs to the user's other models.
+_WHOLE_PIXELS = 1 << 20
+_SMALLEST_ROWS = 4
+
+
 def plan_run(
     generator: Generator,
     height: int,
@@ -137,8 +144,133 @@ def plan_run(
     *,
     batch: int = 1,
     budget: int | None = None,
+    masked: bool = False,
 ) -> RunPlan:
-    """The fastest way to run `batch` pictures of `height` x `width` that fits `budget` bytes."""
-    del budget
-    level: Level = "store"
-    return RunPlan(level, 32, 16, 1, generator.dtype, 0)
+    """The fastest way to run pictures of `height` x `width` that fits the memory.
+
+    Args:
+        generator: gives the table, the channel counts, the device and the dtype of the maps.
+        height, width: of the pictures, in pixels.
+        batch: how many there are; as many as fit run together on a GPU, and one at a time on the CPU.
+        budget: bytes that the run may take on the generator's device, the given image not counted; None
+            takes what `free_memory` reports.
+        masked: a mask is given, which takes memory too.
+
+    Raises:
+        MemoryBudgetError: not even the most frugal plan fits; carries the bytes needed and available.
+    """
+    if budget is None:
+        budget = free_memory(generator.device)
+    on_cpu = generator.device.type == "cpu"
+    least: RunPlan | None = None
+    for level in _levels(height * width):
+        for together in _halvings(1 if on_cpu else batch):
+            for rows, block_rows in _strips(width, together, on_cpu):
+                plan = RunPlan(level, rows, block_rows, together, generator.dtype, 0)
+                peak = _peak_bytes(generator, plan, height, width, masked)
+                plan = replace(plan, peak_bytes=peak)
+                if budget is None or peak <= budget:
+                    return plan
+                least = plan if least is None or peak < least.peak_bytes else least
+    assert least is not None and budget is not None
+    raise MemoryBudgetError(
+        f"{width} x {height} pixels need at least {_mib(least.peak_bytes)} here and "
+        f"{_mib(budget)} are available: free some memory, raise the memory limit, shrink the image"
+        + (", or use fp16" if generator.dtype == torch.float32 else ""),
+        needed=least.peak_bytes,
+        available=budget,
+    )
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"
+
+
+def _levels(pixels: int) -> tuple[Level, ...]:
+    """Levels to try, the preferred first."""
+    return ("whole", "store", "recompute") if pixels <= _WHOLE_PIXELS else ("store", "recompute")
+
+
+def _halvings(count: int) -> list[int]:
+    """count, count / 2, ... 1, each rounded up."""
+    result = [count]
+    while result[-1] > 1:
+        result.append((result[-1] + 1) // 2)
+    return result
+
+
+def _strips(width: int, together: int, on_cpu: bool) -> list[tuple[int, int]]:
+    """Heights of strips to try, for the image and for the quarter-size maps, the fastest first.
+
+    On the CPU a strip's maps should stay in its caches; on a GPU a strip should fill the device.
+    """
+    pixels = 24_000 if on_cpu else 1 << 20
+    rows = max(16, min(pixels // (width * together) // 16 * 16, 64 if on_cpu else 1 << 14))
+    sizes = [rows]
+    while sizes[-1] > _SMALLEST_ROWS:
+        sizes.append(max(_SMALLEST_ROWS, sizes[-1] // 8 * 4))
+    return [(size, max(4, size // 2)) for size in sizes]
+
+
+def _peak_bytes(generator: Generator, plan: RunPlan, height: int, width: int, masked: bool) -> int:
+    """Bytes taken on the device at the worst moment, as `stream.paint` holds its maps."""
+    table = _steps(generator, max(height, MIN_SIDE), max(width, MIN_SIDE))
+    on_cpu = generator.device.type == "cpu"
+    peak = source = running = 0
+    for run in passes(generator.stages, plan.level):
+        last, size = run.last, table[run.last.name][-1].size
+        made = plan.batch * size[0] * size[1] * generator.channels[last.name]
+        made *= plan.map_dtype.itemsize if run.store else 0
+        if last.in_block:
+            # The second convolution of a block writes over what it has read, where there are strips.
+            held = running + (made if size[0] > plan.strip(run) else 2 * made)
+        else:
+            held = source + made
+        if on_cpu and not last.norm:
+            held += plan.batch * height * width * 4 * 4  # the result, with an alpha channel
+        peak = max(peak, held + _scratch_bytes(generator, run, table, plan))
+        if run.store:
+            source = running if last.adds else made
+        if last.settles and not last.adds:
+            running = made
+    # A mask is held at full, half and quarter size.
+    return peak + (plan.batch * height * width * 6 if masked else 0)
+
+
+def _scratch_bytes(
+    generator: Generator, run: Pass, table: dict[str, list[_Step]], plan: RunPlan
+) -> int:
+    """Bytes of the windows of a pass, and of the largest thing that is made beside them."""
+    size = torch.float32.itemsize if generator.device.type == "cpu" else generator.dtype.itemsize
+    steps = [step for stage in run.stages for step in table[stage.name]]
+    rows = min(plan.strip(run), steps[-1].size[0])
+    # The statistics of the last rows: themselves in float32, and centred.
+    pixels = plan.batch * rows * steps[-1].size[1]
+    worst = pixels * steps[-1].outputs * (size + 8)
+    windows = 0
+    for step in reversed(steps):
+        first, last = step.conv.source_rows(0, rows)
+        window = plan.batch * (last - first) * (step.source[1] + 8) * step.inputs * size
+        made = plan.batch * rows * step.size[1] * step.outputs * size
+        # The Winograd form holds its 36 values for each 16 pixels twice; the others a copy.
+        spread = 4.5 if step.conv.kernel == 3 and step.conv.stride == 1 else 1
+        worst = max(worst, int(spread * max(made, window)) + made)
+        windows += window
+        rows = min(last - first, step.source[0])
+    return windows + worst
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can be taken on `device` without taking them from others; None where nobody tells."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + reserved
+    if device.type != "cpu":
+        return None
+    try:
+        with open("/proc/meminfo", encoding="ascii") as table:
+            fields = dict(line.split(":", 1) for line in table)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .convolution import compute_dtype, make_kernel, memory_format
+from .convolution import Scratch, compute_dtype, make_kernel, memory_format
 from .generator import NORM_EPS, Conv, ConvWeights, Generator, Stage
 from .plan import RunPlan, pass_work, passes
 
@@ -39,23 +39,26 @@ class Moments:
     m2: Tensor
 
     @staticmethod
-    def of(rows: Tensor, weight: Tensor | None) -> Moments:
-        """The moments of [N, C, rows, W], each pixel weighted by [N, 1, rows, W]; float32, on the rows' device."""
+    def of(rows: Tensor, weight: Tensor | None, scratch: Scratch) -> Moments:
+        """Those of [N, C, rows, W], each pixel weighted by [N, 1, rows, W]; on the rows' device."""
+        images, channels, height, width = rows.shape
         rows = rows.float()
+        if rows.device.type == "cpu":
+            centred = scratch.take("a", images, height, width, channels).permute(0, 3, 1, 2)
+        else:
+            centred = torch.empty_like(rows)
         if weight is None:
-            count = torch.full(
-                (rows.shape[0], 1),
-                rows.shape[2] * rows.shape[3],
-                device=rows.device,
-                dtype=torch.float32,
-            )
-            mean = rows.mean((2, 3))
-            centred = rows - mean[:, :, None, None]
-            return Moments(count, mean, centred.square_().sum((2, 3)))
-        count = weight.sum((2, 3))
-        mean = (rows * weight).sum((2, 3)) / count.clamp_min(torch.finfo(torch.float32).tiny)
-        centred = rows - mean[:, :, None, None]
-        return Moments(count, mean, centred.square_().mul_(weight).sum((2, 3)))
+            count = torch.full((images, 1), height * width, device=rows.device).float()
+            mean = rows.sum((2, 3)) / count
+        else:
+            count = weight.sum((2, 3))
+            # Where a strip counts for nothing any mean will do.
+            least = torch.finfo(torch.float32).tiny
+            mean = torch.mul(rows, weight, out=centred).sum((2, 3)) / count.clamp_min(least)
+        torch.sub(rows, mean[:, :, None, None], out=centred).square_()
+        if weight is not None:
+            centred.mul_(weight)
+        return Moments(count, mean, centred.sum((2, 3)))
 
     @staticmethod
     def merged(parts: list[Moments]) -> Moments:
@@ -127,12 +130,14 @@ class ConvStream:
         relu: bool,
         dtype: torch.dtype,
         bias: bool,
+        scratch: Scratch,
     ) -> None:
         self.height = conv.output_size(source.height)
         self.width = conv.output_size(source.width)
         self._source, self._conv = source, conv
         self._norm, self._relu = norm, relu
         self._dtype, self._device = dtype, weights.weight.device
+        self._scratch = scratch
         self._kernel = make_kernel(conv, weights, dtype, self.height * self.width, bias=bias)
         self._columns = (
             conv.padding_before
@@ -149,7 +154,9 @@ class ConvStream:
         first, last = self._conv.source_rows(start, stop)
         window = self._slide(first, last, -(stop - start) % self._kernel.row_grid)
         skip = start - 2 * first if self._conv.transposed else 0
-        return self._kernel.run(window)[:, :, skip : skip + stop - start, : self.width]
+        return self._kernel.run(window, self._scratch)[
+            :, :, skip : skip + stop - start, : self.width
+        ]
 
     def _slide(self, first: int, last: int, extra: int) -> Tensor:
         """Source rows [first, last) normalised and padded, and `extra` rows that hold anything finite."""
@@ -232,6 +239,7 @@ def paint(
     """
     dtype = compute_dtype(generator.device, generator.dtype)
     pyramid = None if weight is None else _pyramid(weight)
+    scratch = Scratch()
     norms: dict[str, Affine] = {}
     source: Source = ImageSource(height, width, read)
     unread: Stage | None = None  # the stage whose norm is still to be applied as `source` is read
@@ -250,6 +258,7 @@ def paint(
                     relu=before is not None and before.relu,
                     dtype=dtype,
                     bias=not stage.norm or conv is not stage.convs[-1],
+                    scratch=scratch,
                 )
                 before = None
             before = stage
@@ -272,7 +281,7 @@ def paint(
                     if pyramid is None
                     else pyramid[last.shrink][:, :, start:stop, : chain.width]
                 )
-                parts.append(Moments.of(rows, at))
+                parts.append(Moments.of(rows, at, scratch))
             else:
                 write(start, rows.tanh_())
             if step:
@@ -297,8 +306,6 @@ def paint(
 
 def _keep(rows: Tensor, start: int, height: int, room: Tensor | None) -> Tensor:
     """The map of `height` rows that holds these rows from `start` on: in `room` if they fit there."""
-    if rows.shape[2] == height:
-        return rows
     shape = (rows.shape[0], rows.shape[1], height, rows.shape[3])
     if room is None or room.shape != shape:
         layout = memory_format(rows.device, rows.dtype)
