@@ -281,7 +281,7 @@ def _plan(model: LoadedModel, image: torch.Tensor, masked: bool, limit: int) -> 
     batch, height, width = image.shape[:3]
 
     def within(budget: int) -> RunPlan:
-        return plan_run(model.generator, height, width, batch=batch, budget=budget)  # MASKED
+        return plan_run(model.generator, height, width, batch=batch, budget=budget, masked=masked)
 
     if limit:
         return within(limit)
@@ -302,7 +302,7 @@ def _smaller(plan: RunPlan, model: LoadedModel, image: torch.Tensor, masked: boo
     if plan.batch > 1:
         return replace(plan, batch=plan.batch // 2, peak_bytes=plan.peak_bytes // 2)
     height, width = image.shape[1:3]
-    return plan_run(model.generator, height, width, budget=plan.peak_bytes // 2)  # MASKED
+    return plan_run(model.generator, height, width, budget=plan.peak_bytes // 2, masked=masked)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
