@@ -328,10 +328,10 @@ class Brush:
         """
         image = np.divide(photo.pixels, np.float32(255), dtype=np.float32)[None]
         height, width = photo.pixels.shape[:2]
-        limit = self.memory_limit
+        limit, masked = self.memory_limit, self.mask is not None
         painted = None
         while painted is None:
-            plan = plan_run(self.generator, height, width, budget=limit)
+            plan = plan_run(self.generator, height, width, budget=limit, masked=masked)
             _log.debug("%dx%d: %s", width, height, plan)
             try:
                 painted = stylize(
@@ -567,6 +567,9 @@ class _DownloadBar(_Bar):
 @contextmanager
 def _messages(verbose: bool) -> Yields[None]:
     """The package's log, and warnings of libraries, as lines on standard error."""
+    if not verbose:
+        # Read when the hub's library loads; it would tell of every attempt at a connection.
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     handler = _LogHandler()
     log = logging.getLogger(__package__)
     log.addHandler(handler)
