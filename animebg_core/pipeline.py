@@ -103,8 +103,14 @@ def _stylize_group(
     device, dtype = generator.device, compute_dtype(generator.device, generator.dtype)
     picture = extend(photo)
 
+    # The network reads the picture less its mean colour. Its first convolution pads by reflection, so
+    # that this changes each channel by a constant, which the norm behind it takes away. What is left
+    # is small where a picture is nearly flat, and there rounding errors would be blown up otherwise.
+    mean = to_network(photo[..., :3].mean((1, 2), True, dtype=torch.float32)).to(device)
+
     def read(start: int, stop: int) -> Tensor:
-        return to_network(picture[:, start:stop, :, :3].to(device), dtype)
+        rows = to_network(picture[:, start:stop, :, :3].to(device))
+        return rows.sub_(mean).to(dtype)
 
     def finish(start: int, rows: Tensor) -> None:
         original = photo[:, start : start + rows.shape[2]]
