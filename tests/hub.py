@@ -29,6 +29,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FULL = errno.ENOSPC
+FORBIDDEN = errno.EACCES
 PIECE = 4096  # bytes that the server sends, and the client asks for, at a time
 
 
@@ -377,9 +379,6 @@ def _main() -> None:
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
 
-
-FULL = errno.ENOSPC
-FORBIDDEN = errno.EACCES
 
 if __name__ == "__main__":
     _main()

@@ -8,7 +8,6 @@ import hashlib
 import os
 import random
 import shutil
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -16,12 +15,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hub import FORBIDDEN, FULL, Child, Downloads, Fail, Fault, Hub, Job, Outcome
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from hub import FORBIDDEN, FULL, Child, Downloads, Fail, Fault, Hub, Job, Outcome  # noqa: E402
-
-from animebg_core.styles import Style  # noqa: E402
+from animebg_core.styles import Style
+from animebg_core.weights import STAGING
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
 
@@ -252,8 +249,9 @@ def test_two_processes_at_once_both_end_with_the_file(download: Download) -> Non
     download.succeeds()
 
 
-def test_a_file_that_another_process_has_published_meanwhile_is_used(
-    machine: Machine, tmp_path: Path
+@pytest.mark.parametrize("cleared", [False, True])
+def test_a_file_that_was_published_meanwhile_is_used_and_not_replaced(
+    machine: Machine, tmp_path: Path, cleared: bool
 ) -> None:
     download = _download("folder", machine, tmp_path)
     download.repository.always = SLOW
@@ -261,10 +259,23 @@ def test_a_file_that_another_process_has_published_meanwhile_is_used(
     child = download.start()
     while not download.gets():
         assert not child.finishes_in(0.01)
-    shutil.rmtree(download.folder / ".animebg-download")
+    if cleared:  # as the other process does at its end
+        shutil.rmtree(download.folder / STAGING)
     (download.folder / FILE).write_bytes(b"theirs")
     assert child.wait().path == str(download.folder / FILE)
     assert (download.folder / FILE).read_bytes() == b"theirs"
+    assert not (download.folder / STAGING).exists()
+
+
+@pytest.mark.parametrize("resolve", [False, True])
+def test_what_a_process_killed_after_its_end_has_left_is_cleared_away(
+    machine: Machine, tmp_path: Path, resolve: bool
+) -> None:
+    download = _download("folder", machine, tmp_path)
+    download.succeeds()
+    assert download.folder is not None
+    (download.folder / STAGING / download.style.key / "blobs").mkdir(parents=True)
+    download.succeeds(resolve=resolve)
 
 
 def test_two_styles_at_once_into_one_folder_do_not_disturb_each_other(
@@ -404,6 +415,14 @@ def test_a_cached_file_is_verified_before_every_use(machine: Machine, tmp_path: 
     path = Path(download.succeeds(resolve=True).path or "")
     path.write_bytes(CONTENT[:-1])
     assert "instead of 300,000" in download.succeeds(resolve=True).log[0]
+
+
+def test_a_wrong_cached_file_that_cannot_be_moved_is_replaced(
+    machine: Machine, tmp_path: Path
+) -> None:
+    download = _download("cache", machine, tmp_path)
+    Path(download.succeeds().path or "").write_bytes(WRONG)
+    download.succeeds(fail=Fail("replace", ".corrupt", FORBIDDEN))
 
 
 def test_a_cached_file_serves_a_model_folder_too(machine: Machine, tmp_path: Path) -> None:
