@@ -187,10 +187,11 @@ def profile(space):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 def test_an_rgb_profile_is_kept(stylize, tmp_path, suffix):
-    source = saved(tmp_path / f"a.{suffix}", icc_profile=profile(b"RGB "))
+    icc = profile(b"RGB ")
+    source = saved(tmp_path / f"a.{suffix}", icc_profile=icc)
     assert stylize(source, "-o", tmp_path / "out") == 0
     with Image.open(tmp_path / "out" / source.name) as after:
-        assert after.info["icc_profile"] == profile(b"RGB ")
+        assert after.info["icc_profile"] == icc
 
 
 @pytest.mark.parametrize(("mode", "space"), [("L", b"GRAY"), ("CMYK", b"CMYK")])
