@@ -1,4 +1,4 @@
-"""Checkpoints: published names and formats become a `Generator` here, strictly, and nowhere else."""
+"""Checkpoints: published names and formats become a `Generator` here, strictly."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from . import weights
@@ -34,12 +35,15 @@ def load_generator(
     """The network of a style, found or downloaded, ready to run.
 
     Args:
-        style_or_path: a key of `STYLES` or `LITE_STYLES`, or the path of a `.pth` or `.safetensors` checkpoint.
+        style_or_path: a key of `STYLES` or `LITE_STYLES`, or the path of a `.pth` or `.safetensors`
+            checkpoint.
         weights_dir: a folder (or file) to search instead of all other places.
         device: where the weights go.
-        dtype: float32, float16 or bfloat16. On a GPU the compute type; on the CPU the storage of weights and maps,
-            computed in float32 (half-precision convolutions are far slower there).
-        progress: called with (bytes done, bytes in all) while a download runs; may raise to stop it.
+        dtype: float32, float16 or bfloat16. On a GPU the compute type; on the CPU the storage of
+            weights and maps, computed in float32 (half-precision convolutions are far slower
+            there).
+        progress: called with (bytes done, bytes in all) while a download runs; may raise to stop
+            it.
 
     Raises:
         StyleError: an unknown style.
@@ -55,7 +59,8 @@ def load_checkpoint(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Generator:
-    """The generator in a `.pth` or `.safetensors` file; see `load_generator` for `device` and `dtype`.
+    """The generator in a `.pth` or `.safetensors` file; see `load_generator` for `device` and
+    `dtype`.
 
     Raises:
         CheckpointError: not a checkpoint of this design; the text lists the keys or shapes, sorted.
@@ -74,7 +79,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     `.pth` files are read with `weights_only=True`, so that no code in them runs.
 
     Raises:
-        CheckpointError: unreadable, truncated, unsafe, or something else than floating-point tensors, all finite.
+        CheckpointError: unreadable, truncated, unsafe, or something else than floating-point
+            tensors, all finite.
     """
     path = Path(path)
     try:
@@ -91,11 +97,11 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     except CheckpointError:
         raise
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise CheckpointError(
-            f"{path}: damaged, or holds more than tensors, and nothing else is loaded from a .pth ({reason})"
+            f"{path}: damaged, or holds more than tensors, and only tensors are loaded from a .pth"
         ) from error
-    # What torch raises for damaged bytes depends on where the damage lies; its code runs nothing of the file's.
+    # What torch raises for damaged bytes depends on where the damage lies; its code runs nothing of
+    # the file's.
     except (
         SafetensorError,
         RuntimeError,
@@ -121,9 +127,8 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 def _tensors(path: Path, state: object) -> dict[str, Tensor]:
     """`state` if it is a flat mapping of names to finite floating-point tensors."""
     if not isinstance(state, Mapping) or not state:
-        raise CheckpointError(
-            f"{path}: expected a state dict of tensors, found {type(state).__name__}"
-        )
+        found = type(cast(object, state)).__name__
+        raise CheckpointError(f"{path}: expected a state dict of tensors, found {found}")
     tensors: dict[str, Tensor] = {}
     wrong: list[str] = []
     for name, value in state.items():  # pyright: ignore[reportUnknownVariableType]
@@ -146,7 +151,8 @@ def convert(source: str | Path, target: str | Path) -> None:
     """Write the checkpoint `source` as safetensors to `target`, same names, values and dtypes.
 
     Raises:
-        CheckpointError: `source` is no checkpoint of this design, or `target` is no `.safetensors` name.
+        CheckpointError: `source` is no checkpoint of this design, or `target` is no `.safetensors`
+            name.
         OSError: `target` cannot be written; nothing half written is left.
     """
     target = Path(target)
@@ -171,8 +177,8 @@ def convert(source: str | Path, target: str | Path) -> None:
 def published_names(blocks: int, *, up_norms: tuple[str, str] | None = None) -> dict[str, str]:
     """Canonical tensor name to published name, for a generator of `blocks` residual blocks.
 
-    `up_norms` are the published names of the two norms of the up stages; their numbers follow the last block's
-    (in12_1 and in13_1 after 8 blocks).
+    `up_norms` are the published names of the two norms of the up stages; their numbers follow the
+    last block's (in12_1 and in13_1 after 8 blocks).
     """
     after = _FIRST_BLOCK + blocks
     up1, up2 = up_norms or (f"in{after:02}_1", f"in{after + 1:02}_1")
@@ -197,11 +203,9 @@ def published_names(blocks: int, *, up_norms: tuple[str, str] | None = None) -> 
 
 
 def _canonical(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under canonical names; CheckpointError lists what is missing or unexpected."""
-    numbers = {
-        int(match[1]) for name in state if (match := re.fullmatch(r"conv(\d+)_1\.weight", name))
-    }
-    blocks = len([number for number in numbers if number >= _FIRST_BLOCK])
+    """The tensors of a checkpoint under canonical names; lists what is missing or unexpected."""
+    numbers = [m[1] for name in state if (m := re.fullmatch(r"conv(\d+)_1\.weight", name))]
+    blocks = sum(int(number) >= _FIRST_BLOCK for number in numbers)
     names = published_names(blocks, up_norms=_up_norms(state))
     missing = sorted(set(names.values()) - set(state))
     unexpected = sorted(set(state) - set(names.values()))
@@ -213,13 +217,13 @@ def _canonical(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _up_norms(state: Mapping[str, Tensor]) -> tuple[str, str] | None:
-    """The two norms that follow no convolution of their own number: those of the up stages, in order.
+    """The last two norms that follow no convolution of their own number: those of the up stages.
 
-    Networks with fewer blocks exist under both conventions, numbers that go on and numbers kept from eight blocks.
+    With other than eight blocks their numbers may go on after the blocks' or stay 12 and 13.
     """
     norms = [m for name in state if (m := re.fullmatch(r"(in(\d+)_1)\.scale", name))]
     alone = sorted((int(m[2]), m[1]) for m in norms if f"conv{m[2]}_1.weight" not in state)
-    return (alone[0][1], alone[1][1]) if len(alone) == 2 else None
+    return (alone[-2][1], alone[-1][1]) if len(alone) >= 2 else None
 
 
 def _listed(names: Iterable[str], most: int = 12) -> str:

@@ -17,30 +17,32 @@ def check_strength(strength: float) -> float:
     Raises:
         OptionError: it is not.
     """
-    number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
+    number = isinstance(strength, (int, float)) and not isinstance(strength, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
     if not number or not 0 <= strength <= 1:
-        raise OptionError(
-            f"strength is a number from 0 (the photo) to 1 (all painted), not {strength}"
-        )
+        raise OptionError(f"strength is a number from 0 (the photo) to 1 (painted), not {strength}")
     return float(strength)
 
 
-def fit_mask(mask: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """The mask as [B, height, width] float32 in [0, 1]: resized bilinearly, repeated over the batch.
+def fit_mask(mask: Tensor, image: Tensor) -> Tensor:
+    """The mask as [B, H, W] float32 in [0, 1] beside its image [B, H, W, C], on the image's device.
 
     Args:
-        mask: [H, W], [1, H, W] or [B, H, W] of any size and any dtype; 1 paints, 0 keeps.
-        batch: images; one that is longer than its masks repeats them from the first.
+        mask: [H, W], [1, H, W] or [B, H, W] of any size and dtype; 1 paints, 0 keeps. It is resized
+            bilinearly; a batch that is longer than its masks repeats them from the first.
+        image: gives batch, size and device.
 
     Raises:
-        MaskError: another rank, no pixels, more masks than images, or values that are not finite.
+        MaskError: another rank, no pixels, or values that are not finite.
     """
-    shape = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not isinstance(mask, Tensor) or mask.ndim not in (2, 3):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise MaskError(f"expected a mask [H, W] or [B, H, W], got {shape}")
+    if not isinstance(mask, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise MaskError(f"expected a mask tensor [H, W] or [B, H, W], got {type(mask).__name__}")
+    shape = list(mask.shape)
+    if mask.ndim not in (2, 3):
+        raise MaskError(f"expected a mask [H, W] or [B, H, W], got {mask.ndim} dimensions: {shape}")
     if mask.numel() == 0:
         raise MaskError(f"the mask has no pixels: shape {shape}")
-    mask = mask.float().reshape(-1, *mask.shape[-2:])[:batch]
+    batch, height, width = image.shape[:3]
+    mask = mask.to(image.device, torch.float32).reshape(-1, *mask.shape[-2:])[:batch]
     if not bool(torch.isfinite(mask).all()):
         raise MaskError("the mask holds NaN or infinite values")
     if mask.shape[1:] != (height, width):
@@ -53,8 +55,8 @@ def fit_mask(mask: Tensor, batch: int, height: int, width: int) -> Tensor:
 def statistics_weight(mask: Tensor) -> Tensor:
     """What each pixel counts for in the statistics of the norms: its mask value [B, H, W].
 
-    A mask of fewer than `_LEAST_PIXELS` has no statistics of its own to speak of, so that every pixel
-    of the image is given the small weight that makes up for what is missing.
+    A mask of fewer than `_LEAST_PIXELS` has no statistics of its own to speak of, so that every
+    pixel of the image is given the small weight that makes up for what is missing.
     """
     missing = (_LEAST_PIXELS - mask.sum((1, 2), keepdim=True)).clamp_min(0)
     return mask + missing / (mask.shape[1] * mask.shape[2])
@@ -64,8 +66,8 @@ def mix(original: Tensor, painted: Tensor, amount: float | Tensor) -> Tensor:
     """Original [B, H, W, C] with its first three channels moved towards `painted` [B, H, W, 3].
 
     Args:
-        amount: 0 gives the original exactly, 1 the painted; a number or [B, H, W]. Channels from the
-            fourth on (alpha) are the original's.
+        amount: 0 gives the original exactly, 1 the painted; a number or [B, H, W]. Channels from
+            the fourth on (alpha) are the original's.
     """
     colour = original[..., :3]
     weight = amount[..., None].to(colour.dtype) if isinstance(amount, Tensor) else amount

@@ -1,7 +1,8 @@
-"""Convolutions over a padded window of rows: the one narrow operation that a kernel for a device replaces.
+"""Convolutions over a padded window of rows: the one narrow operation that a kernel for a device
+replaces.
 
-Plain torch throughout. On the CPU three shapes have faster forms than the operator's own, in the layout
-where each pixel's channels lie together; `docs/benchmarks.md` says what each form gained.
+Plain torch throughout. On the CPU three shapes have faster forms than the operator's own, in the
+layout where each pixel's channels lie together; `docs/benchmarks.md` says what each form gained.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Scratch:
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """A float32 tensor on the CPU with any content; the last one of this name is no longer valid."""
+        """A float32 tensor on the CPU, of any content, in place of the last one of this name."""
         size = math.prod(shape)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < size:
@@ -40,10 +41,10 @@ class Kernel:
     """A convolution made ready for one device and one size of map.
 
     Attributes:
-        run: takes a window [N, C, rows, columns] that holds its own padding, and gives [N, C', ...]. The
-            result may lie in the scratch memory: it is good until the next kernel runs.
-        row_grid: output rows are made in multiples of this; the window has the source rows for them,
-            whatever these hold, and the caller crops what is too much.
+        run: takes a window [N, C, rows, columns] that holds its own padding, and gives [N, C',
+            ...]. The result may lie in the scratch memory: it is good until the next kernel runs.
+        row_grid: output rows are made in multiples of this; the window has the source rows for
+            them, whatever these hold, and the caller crops what is too much.
         column_grid: the same for columns.
     """
 
@@ -53,7 +54,7 @@ class Kernel:
 
 
 def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
-    """Channels-last where convolutions are faster so: on the CPU, and in half precision on a GPU."""
+    """Channels-last where convolutions are faster so: on the CPU, and in half on a GPU."""
     last = device.type == "cpu" or dtype != torch.float32
     return torch.channels_last if last else torch.contiguous_format
 
@@ -73,7 +74,8 @@ def make_kernel(
         weights: its weights, on the device it is to run on.
         dtype: what to compute in.
         pixels: of the whole map it makes; preparing weights pays only for enough of them.
-        bias: whether to add the bias. A norm takes it away again, so that it need not be added before one.
+        bias: whether to add the bias. A norm takes it away again, so that it need not be added
+            before one.
     """
     weight = weights.weight.to(dtype)
     offset = weights.bias.to(dtype) if bias else None
@@ -94,10 +96,11 @@ def make_kernel(
 
 
 def _transposed_by_phases(weight: Tensor, bias: Tensor | None) -> Kernel:
-    """A transposed 3x3 convolution of stride 2 as four ordinary ones, one for each parity of row and column.
+    """A transposed 3x3 convolution of stride 2 as four ordinary ones, one for each parity of row
+    and column.
 
-    An even output row reads one source row, through the kernel's middle; an odd one reads two. The window
-    has a row below and a column to the right beyond those that even rows and columns read.
+    An even output row reads one source row, through the kernel's middle; an odd one reads two. The
+    window has a row below and a column to the right beyond those that even rows and columns read.
     """
     taps = ((1,), (2, 0))
     phases = [
@@ -146,10 +149,11 @@ def _narrow(weight: Tensor, bias: Tensor | None) -> Kernel:
     return Kernel(run, column_grid=4)
 
 
-# Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016): F(4x4, 3x3), by the
-# construction of Toom and Cook on the points 0, 1, -1, 1/2, -2 and infinity. With 2 in place of 1/2,
-# as it is mostly written, the rounding error is two to three times larger. The rows below are the
-# one-dimensional transforms: of the output (4 from 6), of the weights (6 from 3), of the input (6 from 6).
+# Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016): F(4x4, 3x3), by
+# the construction of Toom and Cook on the points 0, 1, -1, 1/2, -2 and infinity. With 2 in place of
+# 1/2, as it is mostly written, the rounding error is two to three times larger. The rows below are
+# the one-dimensional transforms: of the output (4 from 6), of the weights (6 from 3), of the input
+# (6 from 6).
 _TILE = 4
 _OUTPUT = (
     (1, 1, 1, 1, 1, 0),
@@ -176,7 +180,7 @@ _INPUT = (
 
 
 def _both_ways(transform: tuple[tuple[float, ...], ...]) -> Tensor:
-    """A one-dimensional transform applied to rows and columns, as one matrix on flattened squares."""
+    """A one-dimensional transform of rows and columns, as one matrix on flattened squares."""
     matrix = torch.tensor(transform, dtype=torch.float64)
     return torch.kron(matrix, matrix).float()
 
@@ -185,8 +189,8 @@ def _winograd(weight: Tensor, bias: Tensor | None) -> Kernel:
     """A 3x3 convolution of stride 1 with a quarter of the multiplications.
 
     Squares of 6x6 pixels become 36 values a channel, which 36 matrix products take to the output's
-    channels, and those become squares of 4x4. The transforms are matrix products as well: they run at
-    the same rate and need no passes of their own.
+    channels, and those become squares of 4x4. The transforms are matrix products as well: they run
+    at the same rate and need no passes of their own.
     """
     made, channels = weight.shape[:2]
     squares = _TILE + 2

@@ -1,9 +1,11 @@
-"""The CartoonGAN generator, described once: a table of stages, and the module that holds their weights.
+"""The CartoonGAN generator, described once: a table of stages, and the module that holds their
+weights.
 
-Source: Chen, Lai, Liu, "CartoonGAN: Generative Adversarial Networks for Photo Cartoonization" (CVPR 2018), in the
-form of the PyTorch conversion that the AnimeBackgroundGAN model repositories publish.
+Source: Chen, Lai, Liu, "CartoonGAN: Generative Adversarial Networks for Photo Cartoonization" (CVPR
+2018), in the form of the PyTorch conversion that the AnimeBackgroundGAN model repositories publish.
 
-The module has no `forward`: `stream.paint` is the one loop that runs the table, for a whole image as for strips.
+The module has no `forward`: `stream.paint` is the one loop that runs the table, for a whole image
+as for strips.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 from .errors import CheckpointError
 
 NORM_EPS = 1e-9  # inside the root of the published instance norm
-# It reflects 3 pixels at full size and 1 at quarter size, where it needs more than 1: 5 at full size.
+# It reflects 3 pixels at full size and 1 at quarter size, where it needs more than 1: 5 at full
+# size.
 MIN_SIDE = 5
 
 
@@ -26,8 +29,8 @@ MIN_SIDE = 5
 class Conv:
     """The geometry of one convolution; channel counts come with its weights.
 
-    Padding is `(kernel - 1) / 2` on every side. A transposed one has stride 2 and output padding 1, so that it doubles
-    the size exactly.
+    Padding is `(kernel - 1) / 2` on every side. A transposed one has stride 2 and output padding 1,
+    so that it doubles the size exactly.
     """
 
     kernel: int
@@ -71,7 +74,8 @@ class Stage:
         shrink: the map's size against the image's: 1, 2 (half) or 4 (quarter), rounded up.
         norm: an instance norm follows.
         relu: a ReLU follows the norm.
-        settles: its map is brought to its final values in memory, since a residual block reads it twice.
+        settles: its map is brought to its final values in memory, since a residual block reads it
+            twice.
         adds: the residual block's input is added after the norm.
     """
 
@@ -90,7 +94,8 @@ class Stage:
 
 
 def stage_table(blocks: int) -> tuple[Stage, ...]:
-    """The generator with `blocks` residual blocks (the published ones have 8), in order of computation.
+    """The generator with `blocks` residual blocks (the published ones have 8), in order of
+    computation.
 
     The last stage ends in tanh, not in a norm.
     """
@@ -117,7 +122,7 @@ def stage_table(blocks: int) -> tuple[Stage, ...]:
 
 
 class ConvWeights(nn.Module):
-    """`weight` [out, in, k, k] (transposed: [in, out, k, k]) and `bias` [out] of one convolution."""
+    """`weight` [out, in, k, k], transposed [in, out, k, k], and `bias` [out] of a convolution."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -153,7 +158,8 @@ class Generator(nn.Module):
         channels: of each stage's map, by stage name.
 
     Args:
-        tensors: canonical names (`<stage>.<index>.weight|bias`, `<stage>.scale|shift`) to float tensors.
+        tensors: canonical names (`<stage>.<index>.weight|bias`, `<stage>.scale|shift`) to float
+            tensors.
 
     Raises:
         CheckpointError: names missing or unexpected, or shapes that do not chain.

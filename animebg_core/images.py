@@ -1,4 +1,4 @@
-"""Images to the network's format and back: RGB [B, H, W, C] in [0, 1] and BGR [B, 3, H, W] in [-1, 1]."""
+"""Images to the network's format and back: RGB BHWC in [0, 1] and BGR BCHW in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_image(image: Tensor) -> None:
         raise ImageError(f"expected an image [B, H, W, C], got {image.ndim} dimensions: {shape}")
     if shape[3] not in (3, 4):
         raise ImageError(
-            f"expected 3 (RGB) or 4 (RGBA) channels last, got {shape[3]}: shape {shape}, wanted [B, H, W, C]"
+            f"expected 3 (RGB) or 4 (RGBA) channels last, got {shape[3]} in [B, H, W, C] = {shape}"
         )
     if image.numel() == 0:
         raise ImageError(f"the image has no pixels: shape {shape}")
@@ -39,7 +39,8 @@ def check_image(image: Tensor) -> None:
 
 
 def to_network(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """RGB [B, H, W, 3], any float dtype, values clamped to [0, 1], to BGR [B, 3, H, W] in [-1, 1] of `dtype`.
+    """RGB [B, H, W, 3], any float dtype, values clamped to [0, 1], to BGR [B, 3, H, W] in [-1, 1]
+    of `dtype`.
 
     The inverse of `to_image`. The result is channels-last in memory; the input is left as it is.
     """
@@ -50,7 +51,7 @@ def to_network(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def to_image(painted: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """BGR [B, 3, H, W] in [-1, 1] to RGB [B, H, W, 3] in [0, 1] of `dtype`; the inverse of `to_network`."""
+    """BGR [B, 3, H, W] in [-1, 1] to RGB [B, H, W, 3] in [0, 1]; the inverse of `to_network`."""
     flipped = painted.flip(1).to(torch.float32)
     return flipped.add_(1).mul_(0.5).clamp_(0, 1).to(dtype).permute(0, 2, 3, 1)
 
@@ -58,8 +59,8 @@ def to_image(painted: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 def extend(image: Tensor) -> Tensor:
     """The image [B, H, W, C], at least `MIN_SIDE` pixels a side; crop the top left H x W to undo.
 
-    Missing rows and columns are added below and to the right: by reflection, or where a side has too few pixels for
-    that, by repeating its edge. An image that is large enough comes back itself.
+    Missing rows and columns are added below and to the right: by reflection, or where a side has
+    too few pixels for that, by repeating its edge. An image that is large enough comes back itself.
     """
     for dim in (1, 2):
         size = image.shape[dim]

@@ -28,8 +28,8 @@ def stylize(
     """Photos as anime backgrounds.
 
     Args:
-        image: RGB or RGBA [B, H, W, 3 or 4], any float dtype, in [0, 1], on any device; any size from
-            1 x 1 up. It is left as it is.
+        image: RGB or RGBA [B, H, W, 3 or 4], any float dtype, in [0, 1], on any device; any size
+            from 1 x 1 up. It is left as it is.
         generator: the style, from `load_generator`; it runs where its weights are.
         strength: 0 returns the photo, 1 the painting, between them a mixture.
         mask: [H, W], [1, H, W] or [B, H, W] of any size: 1 paints, 0 keeps the photo exactly. The
@@ -49,7 +49,7 @@ def stylize(
     check_image(image)
     strength = check_strength(strength)
     batch, height, width, _ = image.shape
-    masks = None if mask is None else fit_mask(mask.to(image.device), batch, height, width)
+    masks = None if mask is None else fit_mask(mask, image)
     plan = plan or plan_run(generator, height, width, batch=batch, masked=mask is not None)
     result = torch.empty_like(image)
 
@@ -98,14 +98,15 @@ def _stylize_group(
     write: Callable[[int, Tensor], None],
     step: Callable[[int], None],
 ) -> None:
-    """Paint photos [N, H, W, C] together; `write` takes a first row and finished rows [N, h, W, C]."""
-    height, width = photo.shape[1:3]
+    """Paint photos [N, H, W, C] together; `write` takes a first row and rows [N, h, W, C]."""
+    width = photo.shape[2]
     device, dtype = generator.device, compute_dtype(generator.device, generator.dtype)
     picture = extend(photo)
 
-    # The network reads the picture less its mean colour. Its first convolution pads by reflection, so
-    # that this changes each channel by a constant, which the norm behind it takes away. What is left
-    # is small where a picture is nearly flat, and there rounding errors would be blown up otherwise.
+    # The network reads the picture less its mean colour. Its first convolution pads by reflection,
+    # so that this changes each channel by a constant, which the norm behind it takes away. What is
+    # left is small where a picture is nearly flat, and there rounding errors would be blown up
+    # otherwise.
     mean = to_network(photo[..., :3].mean((1, 2), True, dtype=torch.float32)).to(device)
 
     def read(start: int, stop: int) -> Tensor:

@@ -1,6 +1,8 @@
-"""How a run is cut: integers only. What is stored, what is recomputed, strip heights, bytes and work.
+"""How a run is cut: integers only. What is stored, what is recomputed, strip heights, bytes and
+work.
 
-The method is written up in the README under "How it stays exact"; `stream.paint` carries a plan out.
+The method is written up in the README under "How it stays exact"; `stream.paint` carries a plan
+out.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ _RECOMPUTED_BELOW: dict[Level, int] = {"whole": 1, "store": 2, "recompute": 4}
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One sweep down the image: from a stored map (or the image) through some stages, strip by strip.
+    """One sweep down the image: from a stored map (or the image) through some stages, strip by
+    strip.
 
     Attributes:
-        stages: chained; each feeds the next by rows. All but the last have known statistics, the last one's are
-            collected, unless it is the output.
-        store: the last stage's rows are kept as a map; otherwise only its statistics (or the picture) come out.
+        stages: chained; each feeds the next by rows. All but the last have known statistics, the
+            last one's are collected, unless it is the output.
+        store: the last stage's rows are kept as a map; otherwise only its statistics (or the
+            picture) come out.
     """
 
     stages: tuple[Stage, ...]
@@ -131,8 +135,8 @@ def total_work(generator: Generator, level: Level, height: int, width: int) -> i
     return sum(pass_work(generator, run, height, width) for run in runs)
 
 
-# Above this many pixels the half-size maps alone are kept even where all would fit: the full-size ones
-# save a tenth of the time at most, and the memory belongs to the user's other models.
+# Above this many pixels the half-size maps alone are kept even where all would fit: the full-size
+# ones save a tenth of the time at most, and the memory belongs to the user's other models.
 _WHOLE_PIXELS = 1 << 20
 _SMALLEST_ROWS = 4
 
@@ -151,13 +155,15 @@ def plan_run(
     Args:
         generator: gives the table, the channel counts, the device and the dtype of the maps.
         height, width: of the pictures, in pixels.
-        batch: how many there are; as many as fit run together on a GPU, and one at a time on the CPU.
-        budget: bytes that the run may take on the generator's device, the given image not counted; None
-            takes what `free_memory` reports.
+        batch: how many there are; as many as fit run together on a GPU, and one at a time on the
+            CPU.
+        budget: bytes that the run may take on the generator's device, the given image not counted;
+            None takes what `free_memory` reports.
         masked: a mask is given, which takes memory too.
 
     Raises:
-        MemoryBudgetError: not even the most frugal plan fits; carries the bytes needed and available.
+        MemoryBudgetError: not even the most frugal plan fits; carries the bytes needed and
+            available.
     """
     if budget is None:
         budget = free_memory(generator.device)
@@ -222,7 +228,8 @@ def _peak_bytes(generator: Generator, plan: RunPlan, height: int, width: int, ma
         made = plan.batch * size[0] * size[1] * generator.channels[last.name]
         made *= plan.map_dtype.itemsize if run.store else 0
         if last.in_block:
-            # The second convolution of a block writes over what it has read, where there are strips.
+            # The second convolution of a block writes over what it has read, where there are
+            # strips.
             held = running + (made if size[0] > plan.strip(run) else 2 * made)
         else:
             held = source + made
@@ -261,7 +268,7 @@ def _scratch_bytes(
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be taken on `device` without taking them from others; None where nobody tells."""
+    """Bytes that are free on `device`; None where nobody tells."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

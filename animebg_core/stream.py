@@ -1,9 +1,10 @@
 """The one loop over stages and strips: exact inference in bounded memory.
 
-Each convolution is a stream of rows: asked for rows [start, stop) of its output it asks its source for those rows it
-has not seen yet, normalises them as it reads, keeps the few that the next strip needs, and convolves. Nothing is
-computed twice within a pass, and the statistics of a norm are gathered over all strips before anything reads
-through it, so that the result is that of the whole image. The whole image is the case of one strip.
+Each convolution is a stream of rows: asked for rows [start, stop) of its output it asks its source
+for those rows it has not seen yet, normalises them as it reads, keeps the few that the next strip
+needs, and convolves. Nothing is computed twice within a pass, and the statistics of a norm are
+gathered over all strips before anything reads through it, so that the result is that of the whole
+image. The whole image is the case of one strip.
 
 Maps are [N, C, rows, W]; rows are counted from the top of the map.
 """
@@ -29,9 +30,11 @@ Affine = tuple[
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Mean and centred second moment of each channel, [N, C], and the weight [N, 1] that they stand for.
+    """Mean and centred second moment of each channel, [N, C], and the weight [N, 1] that they stand
+    for.
 
-    With a mask the weight of a pixel is its mask value; without one it is 1, and `count` is the number of pixels.
+    With a mask the weight of a pixel is its mask value; without one it is 1, and `count` is the
+    number of pixels.
     """
 
     count: Tensor
@@ -62,7 +65,8 @@ class Moments:
 
     @staticmethod
     def merged(parts: list[Moments]) -> Moments:
-        """All strips as one, by the formula of Chan, Golub and LeVeque (1979), in float64 on the CPU.
+        """All strips as one, by the formula of Chan, Golub and LeVeque (1979), in float64 on the
+        CPU.
 
         The CPU, since not every device has float64; one transfer a pass.
         """
@@ -159,7 +163,7 @@ class ConvStream:
         ]
 
     def _slide(self, first: int, last: int, extra: int) -> Tensor:
-        """Source rows [first, last) normalised and padded, and `extra` rows that hold anything finite."""
+        """Source rows [first, last), normalised and padded, and `extra` rows of anything finite."""
         height = self._source.height
         kept = max(0, self._last - first)
         begin, end = max(first + kept, 0), min(last, height)
@@ -223,13 +227,15 @@ def paint(
     weight: Tensor | None = None,
     step: Callable[[int], None] | None = None,
 ) -> None:
-    """Run the generator over a picture of `height` x `width`, at least 5 x 5 pixels, as `plan` says.
+    """Run the generator over a picture of `height` x `width`, at least 5 x 5 pixels, as `plan`
+    says.
 
     Args:
         generator: the network.
         plan: levels, strips and dtypes, from `plan_run`.
         read: gives rows [start, stop) of the picture, BGR [N, 3, rows, width] in [-1, 1], on the
-            generator's device. Called from top to bottom, in each pass that begins with the picture.
+            generator's device. Called from top to bottom, in each pass that begins with the
+            picture.
         write: takes a first row and rows [N, 3, rows, W] in [-1, 1], from top to bottom. The
             output's size is the picture's rounded up to multiples of 4.
         weight: [N, 1, height, width] float32 on the generator's device: what each pixel counts for
@@ -305,7 +311,7 @@ def paint(
 
 
 def _keep(rows: Tensor, start: int, height: int, room: Tensor | None) -> Tensor:
-    """The map of `height` rows that holds these rows from `start` on: in `room` if they fit there."""
+    """The map of `height` rows with these ones from `start` on: `room` where that is one."""
     shape = (rows.shape[0], rows.shape[1], height, rows.shape[3])
     if room is None or room.shape != shape:
         layout = memory_format(rows.device, rows.dtype)
@@ -317,7 +323,7 @@ def _keep(rows: Tensor, start: int, height: int, room: Tensor | None) -> Tensor:
 def _settle(
     data: Tensor, norm: Affine, relu: bool, strip: int, branch: Tensor | None = None
 ) -> None:
-    """In place: data becomes norm(data), or data + norm(branch), and perhaps its ReLU; by strips."""
+    """In place, by strips: norm(data), or data + norm(branch), and perhaps its ReLU."""
     factor, offset = norm
     for start in range(0, data.shape[2], strip):
         rows = data[:, :, start : start + strip]

@@ -1,4 +1,4 @@
-"""The reference: the generator of the CartoonGAN paper written out line by line, with the published norm.
+"""The reference: the CartoonGAN generator written out line by line, with the published norm.
 
 Shares nothing with the package, so that the package can be held against it. Runs in any dtype.
 """
@@ -8,7 +8,11 @@ import torch.nn.functional as F
 
 
 def random_state(widths=(8, 16, 32), blocks=2, seed=0):
-    """A seeded random network under the published names, float32: a state dict."""
+    """A seeded random network under the published names, float32: a state dict.
+
+    The norms of the up stages are in12_1 and in13_1 up to 8 blocks; after more, their numbers go
+    on.
+    """
     random = torch.Generator().manual_seed(seed)
     state = {}
 
@@ -38,10 +42,10 @@ def random_state(widths=(8, 16, 32), blocks=2, seed=0):
             norm(f"in{block:02}_{part}", quarter)
     conv("deconv01_1", quarter, half, 3, half)
     conv("deconv01_2", half, half, 3, half)
-    norm("in12_1", half)
+    norm(f"in{max(12, 4 + blocks):02}_1", half)
     conv("deconv02_1", half, full, 3, full)
     conv("deconv02_2", full, full, 3, full)
-    norm("in13_1", full)
+    norm(f"in{max(13, 5 + blocks):02}_1", full)
     conv("deconv03_1", 3, full, 7, 3)
     return state
 
@@ -60,7 +64,7 @@ def norm(x, scale, shift):
 
 
 def run(state, x):
-    """BGR [B, 3, H, W] in [-1, 1] to BGR [B, 3, ceil4(H), ceil4(W)] in [-1, 1], in the dtype of `x`."""
+    """BGR [B, 3, H, W] in [-1, 1] to the same, H and W rounded up to 4, in the dtype of `x`."""
     s = {name: tensor.to(x.dtype) for name, tensor in state.items()}
 
     def conv(y, name, stride=1, pad=0):
@@ -86,8 +90,9 @@ def run(state, x):
         z = F.relu(named_norm(conv(reflect(y, 1), f"conv{block:02}_1"), f"in{block:02}_1"))
         y = named_norm(conv(reflect(z, 1), f"conv{block:02}_2"), f"in{block:02}_2") + y
         block += 1
-    y = F.relu(named_norm(conv(deconv(y, "deconv01_1"), "deconv01_2", 1, 1), "in12_1"))
-    y = F.relu(named_norm(conv(deconv(y, "deconv02_1"), "deconv02_2", 1, 1), "in13_1"))
+    up1, up2 = f"in{max(12, block):02}_1", f"in{max(13, block + 1):02}_1"
+    y = F.relu(named_norm(conv(deconv(y, "deconv01_1"), "deconv01_2", 1, 1), up1))
+    y = F.relu(named_norm(conv(deconv(y, "deconv02_1"), "deconv02_2", 1, 1), up2))
     return torch.tanh(conv(reflect(y, 3), "deconv03_1"))
 
 

@@ -1,0 +1,163 @@
+"""The stream gives the whole image's result, however it is cut."""
+
+from dataclasses import replace
+
+import oracle
+import pytest
+import torch
+import torch.nn.functional as F
+
+from animebg_core import MemoryBudgetError, load_generator, plan_run, stylize
+from animebg_core.convolution import Scratch, make_kernel
+from animebg_core.generator import Conv, ConvWeights
+from animebg_core.plan import passes, total_work
+from animebg_core.stream import Moments
+
+# Two results that differ only in the order of float32 operations; seen: 4e-6.
+ROUNDING = 1e-5
+
+
+@pytest.fixture(scope="module")
+def generator(checkpoint):
+    return load_generator(checkpoint)
+
+
+@pytest.mark.parametrize("level", ["whole", "store", "recompute"])
+@pytest.mark.parametrize(("rows", "block_rows"), [(1000, 1000), (16, 4), (8, 1), (7, 3), (1, 1)])
+@pytest.mark.parametrize(("height", "width"), [(5, 5), (33, 37), (50, 61), (64, 16)])
+def test_every_cut_equals_the_reference(generator, level, rows, block_rows, height, width):
+    image = torch.rand(2, height, width, 3)
+    plan = replace(
+        plan_run(generator, height, width), level=level, rows=rows, block_rows=block_rows, batch=2
+    )
+    expected = oracle.stylize(oracle.random_state(), image)
+    assert (stylize(image, generator, plan=plan) - expected).abs().max() < ROUNDING
+
+
+def test_the_fast_forms_equal_the_reference(tmp_path):
+    """Wide and large enough for the Winograd form; odd sizes, strips of all kinds."""
+    state = oracle.random_state((16, 96, 104), 2)
+    torch.save(state, tmp_path / "wide.pth")
+    generator = load_generator(tmp_path / "wide.pth")
+    image = torch.rand(1, 270, 261, 3)
+    expected = oracle.stylize(state, image)
+    for rows, block_rows in ((64, 16), (24, 5)):
+        plan = replace(plan_run(generator, 270, 261), rows=rows, block_rows=block_rows)
+        assert (stylize(image, generator, plan=plan) - expected).abs().max() < 2 * ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("conv", "inputs", "outputs"),
+    [
+        (Conv(3, padding="reflect"), 96, 112),  # Winograd
+        (Conv(7, padding="reflect"), 64, 3),  # few channels
+        (Conv(3, stride=2, transposed=True), 24, 16),  # four phases
+        (Conv(3, stride=2), 8, 16),
+    ],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_kernels_equal_the_operator(conv, inputs, outputs, bias):
+    shape = (inputs, outputs) if conv.transposed else (outputs, inputs)
+    weights = ConvWeights(torch.randn(*shape, conv.kernel, conv.kernel) / 30, torch.randn(outputs))
+    image = torch.randn(2, inputs, 12, 16)
+    kernel = make_kernel(conv, weights, torch.float32, 10**6, bias=bias)
+    before, after = conv.padding_before, conv.padding_after
+    window = F.pad(image, (before, after, before, after)).contiguous(
+        memory_format=torch.channels_last
+    )
+    made = kernel.run(window, Scratch())[:, :, : conv.output_size(12), : conv.output_size(16)]
+    offset = weights.bias.double() if bias else None
+    if conv.transposed:
+        expected = F.conv_transpose2d(image.double(), weights.weight.double(), offset, 2, 1, 1)
+    else:
+        expected = F.conv2d(window.double(), weights.weight.double(), offset, conv.stride)
+    assert made.shape == expected.shape
+    assert (made - expected).abs().max() < ROUNDING * 2
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, 0.5, 1.0])
+def test_a_flat_picture_is_as_in_float64(generator, value):
+    """The original is 0.1 to 0.6 off its own float64 result here."""
+    image = torch.full((1, 41, 54, 3), value)
+    expected = oracle.stylize(oracle.random_state(), image)
+    assert (stylize(image, generator) - expected).abs().max() < 2 * ROUNDING
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_a_flat_picture_is_finite_at_every_precision(checkpoint, dtype, value):
+    generator = load_generator(checkpoint, dtype=dtype)
+    painted = stylize(torch.full((1, 32, 40, 3), value), generator)
+    assert torch.isfinite(painted).all()
+    # A constant map has to survive storage: 3 decimal digits in bfloat16, through some ten norms.
+    exact = oracle.stylize(oracle.random_state(), torch.full((1, 32, 40, 3), value))
+    limit = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
+    assert (painted - exact).abs().mean() < limit
+
+
+def test_moments_merge_to_those_of_the_whole():
+    """By strips of any height, also where the mean is far larger than the deviation."""
+    rows = torch.randn(2, 5, 40, 17) + 300 * torch.arange(5.0)[None, :, None, None]
+    parts = [Moments.of(part, None, Scratch()) for part in rows.split([1, 20, 3, 16], 2)]
+    merged = Moments.merged(parts)
+    exact = rows.double()
+    assert torch.allclose(merged.mean, exact.mean((2, 3)), rtol=1e-6, atol=1e-6)
+    variance = exact.var((2, 3), correction=0)
+    assert torch.allclose(merged.m2 / merged.count, variance, rtol=1e-4)
+
+
+def test_weighted_moments_see_only_what_counts():
+    rows = torch.randn(1, 3, 8, 10)
+    weight = (torch.rand(1, 1, 8, 10) > 0.5).float()
+    rows_elsewhere = torch.where(weight > 0, rows, rows * 100 + 7)
+    strips = zip(rows_elsewhere.split(3, 2), weight.split(3, 2), strict=True)
+    merged = Moments.merged([Moments.of(strip, counts, Scratch()) for strip, counts in strips])
+    seen = rows[0, :, weight[0, 0] > 0].double()
+    assert torch.allclose(merged.mean[0], seen.mean(1), atol=1e-5)
+    assert torch.allclose(merged.m2[0] / merged.count[0], seen.var(1, correction=0), rtol=1e-4)
+
+
+def test_progress_counts_all_work_once(generator):
+    seen: list[tuple[int, int]] = []
+    stylize(torch.rand(3, 40, 30, 3), generator, progress=lambda *at: seen.append(at))
+    done = [at for at, _ in seen]
+    total = seen[0][1]
+    assert done == sorted(done)
+    assert done[-1] == total == 3 * total_work(generator, "whole", 40, 30)
+    assert len(seen) > 3 * len(passes(generator.stages, "whole")) - 1
+    # So that a bar moves evenly: no single step is a large part of one image.
+    assert max(b - a for a, b in zip([0, *done], done, strict=False)) < total / 3 / 5
+
+
+def test_what_progress_raises_stops_the_run(generator):
+    class StoppedError(Exception):
+        pass
+
+    calls = []
+
+    def stop(done, total):
+        calls.append(done)
+        if len(calls) == 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        stylize(torch.rand(2, 40, 30, 3), generator, progress=stop)
+    assert len(calls) == 3
+
+
+def test_levels_give_way_as_memory_shrinks(generator):
+    plan = plan_run(generator, 1200, 1600, budget=1 << 50)
+    plans = [plan]
+    with pytest.raises(MemoryBudgetError, match="MiB") as caught:
+        while True:
+            plans.append(plan := plan_run(generator, 1200, 1600, budget=plan.peak_bytes - 1))
+    peaks = [plan.peak_bytes for plan in plans]
+    assert peaks == sorted(peaks, reverse=True)
+    assert [plans[0].level, plans[-1].level] == ["store", "recompute"]
+    assert caught.value.needed == peaks[-1]
+    assert caught.value.available == peaks[-1] - 1
+
+
+def test_small_pictures_keep_everything_and_large_ones_do_not(generator):
+    assert plan_run(generator, 480, 720, budget=1 << 50).level == "whole"
+    assert plan_run(generator, 2160, 3840, budget=1 << 50).level == "store"

@@ -1,0 +1,163 @@
+"""`stylize` as a caller meets it: shapes, dtypes, strength, masks, alpha, and what it refuses."""
+
+import math
+
+import oracle
+import pytest
+import torch
+
+from animebg_core import ImageError, MaskError, OptionError, load_generator, stylize
+from animebg_core.images import to_image, to_network
+
+
+@pytest.fixture(scope="module")
+def generator(checkpoint):
+    return load_generator(checkpoint)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3), (3, 4), (4, 4), (5, 5), (6, 31), (17, 2)])
+def test_any_size_comes_back(generator, size):
+    painted = stylize(torch.rand(1, *size, 3), generator)
+    assert painted.shape == (1, *size, 3)
+    assert torch.isfinite(painted).all()
+    assert painted.min() >= 0
+    assert painted.max() <= 1
+
+
+def test_a_tiny_picture_is_extended_by_reflection(generator):
+    image = torch.rand(1, 3, 8, 3)
+    mirrored = torch.cat([image, image[:, 1:2], image[:, 0:1]], 1)
+    expected = oracle.stylize(oracle.random_state(), mirrored)[:, :3]
+    assert (stylize(image, generator) - expected).abs().max() < 1e-5
+
+
+def test_channel_order_and_range():
+    image = torch.tensor([[[[1.0, 0.5, 0.0]]]])
+    assert to_network(image).flatten().tolist() == [-1.0, 0.0, 1.0]
+    image = torch.rand(2, 4, 5, 3)
+    assert torch.allclose(to_image(to_network(image)), image, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dtype_comes_back_and_the_input_stays(generator, dtype):
+    image = torch.rand(2, 20, 24, 4).to(dtype)
+    before = image.clone()
+    painted = stylize(image, generator)
+    assert painted.dtype == dtype
+    assert painted.shape == image.shape
+    assert torch.equal(image, before)
+    assert torch.equal(painted[..., 3], image[..., 3])
+    assert not torch.equal(painted[..., :3], image[..., :3])
+
+
+def test_a_view_is_fine(generator):
+    image = torch.rand(1, 3, 40, 30)
+    view = image.permute(0, 2, 3, 1)[:, ::2]
+    # Sums over another layout are added up in another order.
+    assert torch.allclose(
+        stylize(view, generator), stylize(view.contiguous(), generator), atol=1e-5
+    )
+
+
+def test_strength_mixes(generator):
+    image = torch.rand(1, 24, 20, 3)
+    full = stylize(image, generator)
+    assert torch.equal(stylize(image, generator, strength=0), image)
+    half = stylize(image, generator, strength=0.5)
+    assert torch.allclose(half, (image + full) / 2, atol=1e-6)
+
+
+def test_an_empty_mask_returns_the_input_and_runs_nothing(generator):
+    image = torch.rand(2, 24, 20, 4)
+
+    def never(done, total):
+        raise AssertionError("the network ran")
+
+    painted = stylize(image, generator, mask=torch.zeros(64, 64), progress=never)
+    assert torch.equal(painted, image)
+    assert painted.data_ptr() != image.data_ptr()
+
+
+def test_a_full_mask_is_no_mask(generator):
+    image = torch.rand(1, 33, 27, 3)
+    # The weighted sums are added up in another order.
+    masked = stylize(image, generator, mask=torch.ones(1, 33, 27))
+    assert torch.allclose(masked, stylize(image, generator), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(48, 40), (1, 48, 40), (2, 48, 40), (24, 20), (1, 96, 80)])
+def test_outside_the_mask_the_input_comes_back_exactly(generator, shape):
+    image = torch.rand(2, 48, 40, 3)
+    mask = torch.zeros(shape)
+    mask[..., : shape[-2] // 2, :] = 1
+    painted = stylize(image, generator, mask=mask)
+    # A mask that is resized bilinearly reaches over its edge by less than one of its own pixels.
+    assert torch.equal(painted[:, 27:], image[:, 27:])
+    assert (painted[:, :21] - image[:, :21]).abs().mean() > 0.05
+
+
+def test_masks_repeat_over_a_longer_batch(generator):
+    image = torch.rand(3, 24, 20, 3)
+    masks = torch.stack([torch.ones(24, 20), torch.zeros(24, 20)])
+    painted = stylize(image, generator, mask=masks)
+    assert torch.equal(painted[1], image[1])
+    third = stylize(image[2:], generator, mask=masks[:1])
+    assert torch.equal(painted[2:], third)
+
+
+def test_what_lies_outside_the_mask_does_not_tint_what_lies_within(generator):
+    image = torch.rand(1, 96, 64, 3)
+    other = image.clone()
+    other[:, 48:] = 1
+    mask = torch.zeros(96, 64)
+    mask[:48] = 1
+
+    def change(**arguments):
+        a, b = (stylize(picture, generator, **arguments)[:, :24] for picture in (image, other))
+        return (a - b).square().mean().sqrt()
+
+    assert change(mask=mask) < change() / 4
+
+
+def test_a_mask_of_a_few_pixels_gives_finite_results(generator):
+    image = torch.rand(1, 64, 64, 3)
+    image[:, :40] = 0.25
+    for box in (slice(10, 11), slice(4, 36)):  # one pixel; a flat area in a busy picture
+        mask = torch.zeros(64, 64)
+        mask[box, box] = 1
+        painted = stylize(image, generator, mask=mask)
+        assert torch.isfinite(painted).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        (torch.rand(8, 8, 3), "3 dimensions"),
+        (torch.rand(1, 3, 8, 8), "channels last"),
+        (torch.rand(1, 8, 8, 1), "got 1"),
+        (torch.rand(1, 0, 8, 3), "no pixels"),
+        (torch.rand(0, 8, 8, 3), "no pixels"),
+        (torch.zeros(1, 8, 8, 3, dtype=torch.uint8), "uint8"),
+        (torch.full((1, 8, 8, 3), math.nan), "NaN"),
+        (torch.full((1, 8, 8, 3), math.inf), "NaN or infinite"),
+        ([[1.0]], "list"),
+    ],
+)
+def test_bad_images_are_refused(generator, image, text):
+    with pytest.raises(ImageError, match=text):
+        stylize(image, generator)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [torch.ones(8), torch.ones(1, 1, 8, 8), torch.ones(0, 8), torch.full((8, 8), math.nan), "mask"],
+)
+def test_bad_masks_are_refused(generator, mask):
+    with pytest.raises(MaskError):
+        stylize(torch.rand(1, 8, 8, 3), generator, mask=mask)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, math.nan, math.inf, None, "1", True])
+def test_bad_strengths_are_refused(generator, strength):
+    with pytest.raises(OptionError, match="0 .* to 1"):
+        stylize(torch.rand(1, 8, 8, 3), generator, strength=strength)
