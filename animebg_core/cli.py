@@ -524,7 +524,7 @@ class _Bar:
 
     def __init__(self) -> None:
         self.visible = sys.stderr is not None and sys.stderr.isatty()
-        self._began = time.monotonic()
+        self._began: tuple[float, float] | None = None  # time and share when first shown
         self._drawn = 0.0
 
     def show(self, share: float, text: str) -> None:
@@ -533,9 +533,11 @@ class _Bar:
         if not self.visible or now - self._drawn < 0.1:
             return
         self._drawn = now
+        self._began = self._began or (now, share)
+        spent, gained = now - self._began[0], share - self._began[1]
         left = ""
-        if share > 0:
-            seconds = round((now - self._began) / share * (1 - share))
+        if spent > 1 and gained > 0:  # before, it is a guess
+            seconds = round(spent / gained * (1 - share))
             left = f", {datetime.timedelta(seconds=seconds)} left"
         line = f"[{'#' * int(share * 20):20}] {text}{left}"
         width = shutil.get_terminal_size().columns - 1

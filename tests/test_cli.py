@@ -710,8 +710,11 @@ def test_the_bar_shows_photos_share_and_time_left(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     report = cli._Report()
     report.total = 4
-    report.bar._began -= 30  # the clock has run for half a minute
-    report.progress(1, cli.Job(Path("a/photo.jpg"), Path("b/photo.jpg")), 1, 2)
-    shown = terminal.getvalue()
-    assert "1/4 photos, 50% of photo.jpg" in shown
-    assert "left" in shown
+    clock = iter((100.0, 130.0))
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    job = cli.Job(Path("a/photo.jpg"), Path("b/photo.jpg"))
+    report.progress(1, job, 0, 2)
+    report.progress(1, job, 1, 2)
+    shown = terminal.getvalue().split("\r")[-1]
+    # An eighth took 30 seconds, five eighths are left.
+    assert "[#######             ] 1/4 photos, 50% of photo.jpg, 0:02:30 left" in shown
