@@ -129,8 +129,7 @@ def test_exif_orientation_is_applied_once_and_the_rest_of_exif_stays(stylize, tm
     image = picture(24, 16)
     exif = Image.Exif()
     exif[ORIENTATION], exif[ARTIST] = 6, "somebody"  # 6: turn a quarter to the right
-    exif.get_ifd(0x8769)[0x9003] = "2024:05:06 07:08:09"
-    exif.get_ifd(0x8769)[0xA002] = 24
+    exif[ExifTags.IFD.Exif] = {0x9003: "2024:05:06 07:08:09", 0xA002: 24}
     source = saved(tmp_path / f"turned.{suffix}", image, exif=exif.tobytes())
     assert stylize(source, "-o", tmp_path / "out", "--strength", 0) == 0
     with Image.open(tmp_path / "out" / source.name) as after:
@@ -139,7 +138,7 @@ def test_exif_orientation_is_applied_once_and_the_rest_of_exif_stays(stylize, tm
         kept = after.getexif()
         assert kept.get(ORIENTATION, 1) == 1
         assert kept[ARTIST] == "somebody"
-        assert kept.get_ifd(0x8769)[0x9003] == "2024:05:06 07:08:09"
+        assert kept.get_ifd(ExifTags.IFD.Exif)[0x9003] == "2024:05:06 07:08:09"
         upright = image.transpose(Image.Transpose.ROTATE_270)
         difference = np.abs(np.asarray(after).astype(int) - np.asarray(upright)).mean()
         # JPEG and WebP lose a little, twice; turned wrongly it is above 50.
@@ -231,7 +230,7 @@ def test_transparency_that_the_format_cannot_keep_is_refused(fails, stylize, tmp
     assert stylize(saved(tmp_path / "b.png", opaque), "-o", tmp_path / "o.jpg") == 0
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])
 def test_other_colour_layouts_are_painted_as_rgb(stylize, tmp_path, mode):
     suffix = "png" if mode in "1LP" else "tif"
     source = saved(tmp_path / f"a.{suffix}", picture().convert(mode))
