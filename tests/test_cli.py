@@ -454,6 +454,38 @@ def test_a_photo_too_large_for_its_format_is_refused_before_it_is_painted(fails,
     assert "WEBP holds 16383 pixels a side" in fails(1, source, "-o", tmp_path / "o.webp")
 
 
+def test_a_memory_limit_that_nothing_fits_is_one_line(fails, tmp_path):
+    source = saved(tmp_path / "a.png", picture(200, 200))
+    told = fails(1, source, "-o", tmp_path / "o.png", "--memory-limit", "10kB")
+    assert "a.png: " in told
+    assert "need at least" in told
+
+
+def test_a_device_that_runs_out_of_memory_is_asked_for_less(stylize, tmp_path, monkeypatch, capsys):
+    source = saved(tmp_path / "a.png", picture(64, 64))
+    assert stylize(source, "-o", tmp_path / "wanted.png") == 0
+    paint, tried = cli.stylize, []
+
+    def small_device(image, generator, *, plan, **options):
+        tried.append(plan.peak_bytes)
+        if len(tried) < 2 or plan.peak_bytes > tried[0] * 2 // 3:
+            raise torch.cuda.OutOfMemoryError
+        return paint(image, generator, plan=plan, **options)
+
+    monkeypatch.setattr(cli, "stylize", small_device)
+    assert stylize(source, "-o", tmp_path / "o.png") == 0
+    assert tried[-1] < tried[0]
+    # Another way to cut it is the same picture, up to a step where rounding tips.
+    assert np.abs(pixels(tmp_path / "o.png") - pixels(tmp_path / "wanted.png")).max() <= 1
+
+    def no_device(image, generator, *, plan, **options):
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(cli, "stylize", no_device)
+    assert stylize(source, "-o", tmp_path / "never.png") == 1
+    assert "need at least" in capsys.readouterr().err
+
+
 def test_a_disk_that_fills_up_leaves_nothing_half_written(stylize, tmp_path, monkeypatch, capsys):
     def full(descriptor):
         raise OSError(28, "No space left on device")
