@@ -32,6 +32,7 @@ from animebg_core.checkpoint import published_names
 from animebg_core.generator import stage_table
 
 from .data import Cache, cut, photos, to_input, to_pixels, variants
+from .fit import as_rows, fitted, from_rows, whiteners
 from .network import run_maps
 from .start import Widths, moments, reduced
 
@@ -51,9 +52,9 @@ class Options:
 
 
 def rate_at(step: int, options: Options) -> float:
-    """The learning rate: a short rise, level, and a cosine fall to 2% over the last two fifths."""
+    """The learning rate: a short rise, level, and from 30% on a cosine fall to 2%."""
     rise = min(1.0, (step + 1) / 50)
-    fall = max(0.0, (step / options.steps - 0.6) / 0.4)
+    fall = max(0.0, (step / options.steps - 0.3) / 0.7)
     return options.rate * rise * (0.51 + 0.49 * math.cos(math.pi * min(1.0, fall)))
 
 
@@ -93,20 +94,30 @@ class Run:
         self.teacher_stages = teacher.stages
         self.teacher = {name: tensor.detach() for name, tensor in teacher.named_parameters()}
         self.stages = stage_table(len(options.widths.blocks))
+        self.convs = {
+            f"{stage.name}.{index}": conv
+            for stage in self.stages
+            for index, conv in enumerate(stage.convs)
+        }
         # Maps that residual blocks carry, at quarter size: cheap to compare, and they steer every
         # layer before them.
         carried = [stage.name for stage in self.stages if stage.settles]
         self.matched = {*carried[::2], carried[-1], "up1"}
-        train = photos(args.photos, "train")
+        self.train_photos = photos(args.photos, "train")
         self.variants = variants(
-            train, options.variants, options.sizes, options.pixels, options.seed
+            self.train_photos, options.variants, options.sizes, options.pixels, options.seed
         )
         self.held_out = variants(
             photos(args.photos, "holdout"), 12, (640, 640), options.pixels, options.seed + 1
         )
         # Other photographs or variants are another cache: its name says which.
         described = json.dumps(
-            [[str(path.name) for path in train], options.variants, options.sizes, options.pixels]
+            [
+                [str(path.name) for path in self.train_photos],
+                options.variants,
+                options.sizes,
+                options.pixels,
+            ]
         )
         key = hashlib.sha256(described.encode()).hexdigest()[:8]
         self.cache = Cache(args.cache / f"{options.style}-{options.seed}-{key}")
@@ -120,45 +131,66 @@ class Run:
         found: dict[str, Any] | None = None
         if latest.exists():
             found = torch.load(latest, map_location=self.device)
-        elif start is not None:
-            found = torch.load(start, map_location=self.device)
-        if found is not None:
-            values, self.meaning = found["average"], found["meaning"]
+            self.meaning, self.white = found["meaning"], found["white"]
+            values, self.average = found["parameters"], found["average"]
         else:
-            inputs = (
-                to_input(cut(replace(variant, pixels=160_000)), self.device)
-                for variant in self.variants[:16]
-            )
-            values, self.meaning = reduced(
-                self.teacher,
-                moments(self.teacher_stages, self.teacher, inputs),
-                self.options.widths,
-            )
-        if latest.exists() and found is not None:
-            values = found["tensors"]
-        # Channels-last, as the convolutions want them, so that no step has to turn them around.
-        self.tensors = {
-            name: value.clone(
-                memory_format=torch.channels_last if value.dim() == 4 else torch.preserve_format
-            ).requires_grad_()
-            for name, value in values.items()
-        }
-        self.average = {name: value.detach().clone() for name, value in values.items()}
-        self.optimizer = torch.optim.Adam(
-            list(self.tensors.values()), lr=self.options.rate, betas=(0.9, 0.99)
-        )
-        if latest.exists() and found is not None:
-            self.average = found["average"]
+            if start is None:
+                tensors, self.meaning = self._reduced()
+            else:
+                begun = torch.load(start, map_location=self.device)
+                tensors, self.meaning = begun["tensors"], begun["meaning"]
+            seen = [cut(replace(variant, pixels=48_000)) for variant in self.variants[:8]]
+            images = [to_input(photo, self.device) for photo in seen]
+            self.white = whiteners(self.stages, tensors, images)
+            values = self.to_white(tensors)
+            self.average = {name: value.clone() for name, value in values.items()}
+        self.parameters = {name: value.clone().requires_grad_() for name, value in values.items()}
+        # Each tensor moves in proportion to its own size.
+        groups = [
+            {"params": [value], "size": max(float(value.detach().square().mean().sqrt()), 0.01)}
+            for value in self.parameters.values()
+        ]
+        self.optimizer = torch.optim.Adam(groups, lr=self.options.rate, betas=(0.9, 0.99))
+        if found is not None:
             self.optimizer.load_state_dict(found["optimizer"])
             self.step, self.history = found["step"], found["history"]
+
+    def to_white(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The parameters that are trained, of a network's tensors."""
+        values = dict(tensors)
+        for name, conv in self.convs.items():
+            rows = as_rows(tensors[f"{name}.weight"], conv)
+            values[f"{name}.weight"] = rows @ self.white[name][0]
+        return values
+
+    def from_white(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The network's tensors; the inverse of `to_white`."""
+        tensors = dict(values)
+        for name, conv in self.convs.items():
+            rows = values[f"{name}.weight"] @ self.white[name][1]
+            channels = rows.shape[1] // conv.kernel**2
+            tensors[f"{name}.weight"] = from_rows(rows, conv, channels)
+        return tensors
+
+    def _reduced(self) -> tuple[dict[str, Tensor], dict[str, tuple[str, list[int]]]]:
+        """What training begins with: the teacher's layers, reduced and then fitted."""
+        inputs = (to_input(cut(variant), self.device) for variant in self.variants[:16])
+        found = moments(self.teacher_stages, self.teacher, inputs)
+        start = reduced(self.teacher, found, self.options.widths)
+        # Fitting needs all maps of all pictures at once: fewer and smaller ones.
+        fit_on = variants(self.train_photos, 24, (448, 900), 80_000, self.options.seed + 4)
+        images = [to_input(cut(variant), self.device) for variant in fit_on]
+        return fitted(self.teacher_stages, self.teacher, start, images), start.meaning
 
     def save(self) -> None:
         """Write the state; a half-written one is never seen under its name."""
         temporary = self.folder / "state.tmp"
         torch.save(
             {
-                "tensors": {name: tensor.detach() for name, tensor in self.tensors.items()},
+                "tensors": self.from_white(self.average),
+                "parameters": {name: value.detach() for name, value in self.parameters.items()},
                 "average": self.average,
+                "white": self.white,
                 "optimizer": self.optimizer.state_dict(),
                 "meaning": self.meaning,
                 "step": self.step,
@@ -203,21 +235,21 @@ class Run:
     def train_step(self) -> float:
         """One step; the picture loss."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.step, self.options)
+            group["lr"] = rate_at(self.step, self.options) * group["size"]
         image, wanted, wanted_maps = self.sample(self.step)
-        maps = run_maps(self.stages, self.tensors, image)
+        maps = run_maps(self.stages, self.from_white(self.parameters), image)
         picture = picture_loss(maps["output"], wanted)
         loss = picture + map_loss(maps, wanted_maps) if wanted_maps else picture
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(self.tensors.values()), 1.0)
+        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
         self.optimizer.step()
         keep = min(0.998, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             names = list(self.average)
             torch._foreach_lerp_(
                 [self.average[name] for name in names],
-                [self.tensors[name] for name in names],
+                [self.parameters[name] for name in names],
                 1 - keep,
             )
         self.step += 1
@@ -227,6 +259,7 @@ class Run:
     def held_out_psnr(self) -> float:
         """Mean PSNR in dB of the averaged network against the teacher on held-out photographs."""
         total = 0.0
+        tensors = self.from_white(self.average)
         for number, variant in enumerate(self.held_out):
             kept = self.held_out_cache.get(number)
             if kept is None:
@@ -235,7 +268,7 @@ class Run:
                 self.held_out_cache.put(number, photo, picture)
                 kept = photo, picture
             image, wanted = (to_input(side, self.device) for side in kept)
-            made = run_maps(self.stages, self.average, image)["output"]
+            made = run_maps(self.stages, tensors, image)["output"]
             total += float(-10 * ((made - wanted) / 2).square().mean().log10())
         return total / len(self.held_out)
 
@@ -269,7 +302,8 @@ class Run:
         """The averaged network in float16, published names, with its origin in the metadata."""
         names = published_names(len(self.options.widths.blocks))
         tensors = {
-            names[name]: tensor.half().contiguous().cpu() for name, tensor in self.average.items()
+            names[name]: tensor.half().contiguous().cpu()
+            for name, tensor in self.from_white(self.average).items()
         }
         metadata = {
             "format": "pt",
@@ -320,11 +354,11 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--start", type=Path, help="another style's state.pt to begin from")
     parser.add_argument("--out", type=Path, help="where the finished network is written")
-    parser.add_argument("--steps", type=int, default=3400)
-    parser.add_argument("--variants", type=int, default=300)
-    parser.add_argument("--sizes", type=int, nargs=2, default=(448, 1024), help="longest sides")
-    parser.add_argument("--pixels", type=int, default=140_000, help="most pixels of a variant")
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--variants", type=int, default=240)
+    parser.add_argument("--sizes", type=int, nargs=2, default=(448, 960), help="longest sides")
+    parser.add_argument("--pixels", type=int, default=100_000, help="most pixels of a variant")
+    parser.add_argument("--rate", type=float, default=2e-3, help="steps, of each tensor's size")
     parser.add_argument("--inner", type=int, default=64, help="channels inside a residual block")
     parser.add_argument("--blocks", type=int, nargs="+", default=list(range(8)))
     parser.add_argument("--seed", type=int, default=1)

@@ -42,6 +42,21 @@ class Code:
     decode_shift: Tensor  # [C]
 
 
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A small network made of the teacher's layers.
+
+    Attributes:
+        tensors: canonical names, float32.
+        meaning: for each of its normed stages the teacher's stage and the channels there.
+        between: how it describes the teacher's map after a convolution that another one follows.
+    """
+
+    tensors: dict[str, Tensor]
+    meaning: dict[str, tuple[str, list[int]]]
+    between: dict[str, Code]
+
+
 Moments = dict[str, tuple[Tensor, Tensor]]  # by map: mean [C] and covariance [C, C], float64
 
 
@@ -105,7 +120,7 @@ def kept(mean: Tensor, chosen: list[int]) -> Code:
     return Code(encode, torch.zeros_like(mean[chosen]), encode.T, torch.zeros_like(mean))
 
 
-def between(
+def recoded(
     before: Code, after: Code, conv: Conv, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias of a convolution that reads one description and writes another."""
@@ -124,18 +139,14 @@ def reduced(
     teacher: Mapping[str, Tensor],
     found: Moments,
     widths: Widths,
-) -> tuple[dict[str, Tensor], dict[str, tuple[str, list[int]]]]:
-    """The small network to begin with, and whose channels it means to be.
-
-    Returns:
-        Its tensors by canonical name, and for each of its normed stages the teacher's stage and the
-        channels there.
-    """
+) -> Reduced:
+    """The teacher brought to the small widths."""
     stages = stage_table(len(widths.blocks))
     twin = {stage.name: _twin(stage.name, widths.blocks) for stage in stages}
     counts = {"input": widths.full, "down1": widths.half, "up1": widths.half, "up2": widths.full}
     tensors: dict[str, Tensor] = {}
     means: dict[str, tuple[str, list[int]]] = {}
+    between: dict[str, Code] = {}
     carried: list[int] = []  # channels of the maps that residual blocks carry
     colours = torch.eye(3, dtype=torch.float64, device=teacher["input.0.weight"].device)
     code = Code(colours, torch.zeros_like(colours[0]), colours, torch.zeros_like(colours[0]))
@@ -161,14 +172,17 @@ def reduced(
             count = counts.get(stage.name, widths.quarter)
             last = index + 1 == len(stage.convs)
             after = kept(found[name][0], chosen) if last else by_directions(*found[name], count)
+            if not last:
+                between[f"{stage.name}.{index}"] = after
             weight, bias = (teacher[f"{name}.{part}"].double() for part in ("weight", "bias"))
-            weight, bias = between(code, after, conv, weight, bias)
+            weight, bias = recoded(code, after, conv, weight, bias)
             tensors[f"{stage.name}.{index}.weight"] = weight
             tensors[f"{stage.name}.{index}.bias"] = bias
             code = after
         if stage.norm:
             code = by_channels(*found[source], chosen)
-    return {name: tensor.float().contiguous() for name, tensor in tensors.items()}, means
+    tensors = {name: tensor.float().contiguous() for name, tensor in tensors.items()}
+    return Reduced(tensors, means, between)
 
 
 def _twin(name: str, blocks: tuple[int, ...]) -> str:
