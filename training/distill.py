@@ -342,7 +342,7 @@ def commit() -> str:
     return found + "+" * bool(changed)
 
 
-def parse() -> argparse.Namespace:
+def parse(command: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--style", required=True, choices=list(STYLES))
@@ -365,17 +365,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--look-every", type=int, default=250)
     parser.add_argument("--save-seconds", type=float, default=120)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
+    args = parser.parse_args(command)
     args.cache = args.cache or args.state / "cache"
     return args
 
 
-def main() -> None:
-    """Train, save, export."""
-    args = parse()
-    torch.manual_seed(args.seed)
-    torch.set_flush_denormal(True)
-    options = Options(
+def options_of(args: argparse.Namespace, widths: Widths) -> Options:
+    """The options in a command line."""
+    return Options(
         style=args.style,
         steps=args.steps,
         seed=args.seed,
@@ -383,8 +380,16 @@ def main() -> None:
         variants=args.variants,
         sizes=tuple(args.sizes),
         pixels=args.pixels,
-        widths=Widths(inner=args.inner, blocks=tuple(args.blocks)),
+        widths=widths,
     )
+
+
+def main() -> None:
+    """Train, save, export."""
+    args = parse()
+    torch.manual_seed(args.seed)
+    torch.set_flush_denormal(True)
+    options = options_of(args, Widths(inner=args.inner, blocks=tuple(args.blocks)))
     run = Run(args, options)
     print(f"{options}\nfrom step {run.step}: held-out {run.held_out_psnr():.2f} dB", flush=True)
     run.train(look_every=args.look_every, save_seconds=args.save_seconds)
