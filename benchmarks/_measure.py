@@ -25,6 +25,7 @@ VARIANTS = (
     "recompute-fp16",
     "cli",
     "published",
+    "suite",
     "instance_norm",
 )
 
@@ -89,7 +90,7 @@ def _main(
             dtype = torch.float16 if half else torch.float32
             network = _common.load_network(args, dtype=dtype)
             image = torch.rand(1, height, width, 3)
-            if kind in ("published", "instance_norm"):
+            if kind in ("published", "suite", "instance_norm"):
                 run = getattr(_baselines, kind)(network.state)
             else:
                 generator = network.generator

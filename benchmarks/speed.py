@@ -42,6 +42,7 @@ def main() -> None:
 
     variants = {
         "published implementation": _baselines.published(state),
+        "the suite's reference": _baselines.suite(state),
         "F.instance_norm, whole image": _baselines.instance_norm(state),
         **_installed(state, image),
         "ours, one strip": _baselines.ours(generator, _common.one_strip(generator, height, width)),
