@@ -239,6 +239,7 @@ class AnimeBGApplyStyle(io.ComfyNode):
         mask: torch.Tensor | None = None,
         memory_limit_gb: float = 0.0,
     ) -> io.NodeOutput:
+        model.load(0)  # a plan depends on where the network runs
         plan = _plan(model, image, mask is not None, int(memory_limit_gb * 1e9))
         while True:
             _log.debug("AnimeBG: %s", plan)
@@ -294,7 +295,7 @@ def _plan(model: LoadedModel, image: torch.Tensor, masked: bool, limit: int) -> 
 
 
 def _smaller(plan: RunPlan, model: LoadedModel, image: torch.Tensor, masked: bool) -> RunPlan:
-    """A plan that takes less than one that ran out of memory: half the batch, then half the bytes.
+    """A plan for less memory than one that ran out of it: half the batch, then 3/4 of the bytes.
 
     Raises:
         MemoryBudgetError: none does.
@@ -302,7 +303,7 @@ def _smaller(plan: RunPlan, model: LoadedModel, image: torch.Tensor, masked: boo
     if plan.batch > 1:
         return replace(plan, batch=plan.batch // 2, peak_bytes=plan.peak_bytes // 2)
     height, width = image.shape[1:3]
-    return plan_run(model.generator, height, width, budget=plan.peak_bytes // 2, masked=masked)
+    return plan_run(model.generator, height, width, budget=plan.peak_bytes * 3 // 4, masked=masked)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

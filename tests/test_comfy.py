@@ -1,0 +1,476 @@
+"""The nodes in a real ComfyUI, queued over HTTP: each test in every folder of $COMFYUI_DIRS."""
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import comfy_host
+import hub
+import numpy as np
+import oracle
+import pytest
+import torch
+from comfy_host import Graph, Host
+from PIL import Image
+from safetensors.torch import save_file
+
+from animebg_core import STYLES, load_generator, plan_run, stylize
+
+pytestmark = pytest.mark.comfy
+LABELS = [style.label for style in STYLES.values()]
+paint = comfy_host.load_client()
+
+
+def folder_name(path) -> str:
+    return path.name
+
+
+@pytest.fixture(scope="module", params=comfy_host.folders(), ids=folder_name)
+def host(request, tmp_path_factory) -> Iterator[Host]:
+    """A server; its `animebg` folders hold small random networks, four under the styles' names."""
+    with hub.Hub() as downloads:
+        base = tmp_path_factory.mktemp("host", numbered=True) / "base"
+        server = Host(request.param, base, HF_ENDPOINT=downloads.endpoint, HF_HUB_OFFLINE="0")
+        server.hub = downloads
+        try:
+            for seed, style in enumerate(STYLES.values()):
+                target = (server.extra / style.file).with_suffix(".safetensors")
+                save_file(oracle.random_state(seed=seed), target)
+            save_file(oracle.random_state(seed=9), base / "models/animebg/small.safetensors")
+            photo(160, 112).save(base / "input/photo.png")
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def client(host) -> Iterator:
+    connection = paint.Client(host.server)
+    yield connection
+    connection.close()
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """The README's photo at another size."""
+    with Image.open(comfy_host.ROOT / "docs/images/demo-photo.jpg") as image:
+        return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+
+
+def tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).float()[None] / 255
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(png)))
+
+
+def saved(image: torch.Tensor) -> np.ndarray:
+    """[H, W, C] uint8 as SaveImage makes it: cut off, not rounded."""
+    return (image[0].numpy() * 255).clip(0, 255).astype(np.uint8)
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> int:
+    assert first.shape == second.shape
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
+def checkpoint(host: Host, style: str):
+    row = next(row for row in STYLES.values() if row.label == style)
+    return (host.extra / row.file).with_suffix(".safetensors")
+
+
+def cached(host: Host) -> list[str]:
+    return dict(host.history()["status"]["messages"])["execution_cached"]["nodes"]
+
+
+def test_the_pack_loads_fast_and_silently(host):
+    lines = [line for line in host.log().splitlines() if "animebg" in line.lower()]
+    lines = [line for line in lines if "Adding extra search path" not in line]
+    assert len(lines) == 1, lines
+    # One decimal, on a clock that runs on while others compute; comfy_inside.py measures it well.
+    assert float(lines[0].split("seconds")[0].split()[-1]) <= 0.1
+
+
+def test_what_the_server_says_of_the_nodes_keeps_the_promise(host):
+    from test_nodes import broken_promises, promised_by_server
+
+    nodes = ("AnimeBGLoadModel", "AnimeBGApplyStyle")
+    info = {name: host.get(f"/object_info/{name}")[name] for name in nodes}
+    assert broken_promises(promised_by_server(info)) == []
+
+
+@pytest.mark.parametrize("style", LABELS)
+def test_the_picture_is_that_of_stylize(host, client, style):
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    (png,) = client.run(graph.save(graph.apply(graph.load(style), image)))
+    expected = stylize(tensor(photo(160, 112)), load_generator(checkpoint(host, style)))
+    assert difference(pixels(png), saved(expected)) <= 1  # of 255: another build of torch rounds
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("style", STYLES.values(), ids=lambda style: style.key)
+def test_the_picture_is_that_of_stylize_with_the_real_networks(host, client, style, shared):
+    name = f"real-{style.key}.safetensors"
+    with contextlib.suppress(FileExistsError):
+        source = (shared / "weights" / style.file).with_suffix(".safetensors")
+        (host.base / "models/animebg" / name).symlink_to(source)
+    host.get("/object_info/AnimeBGLoadModel")
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    (png,) = client.run(graph.save(graph.apply(graph.load(name), image)))
+    network = load_generator(host.base / "models/animebg" / name)
+    assert difference(pixels(png), saved(stylize(tensor(photo(160, 112)), network))) <= 1
+
+
+def test_chained_between_other_nodes(host, client):
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    small = graph(
+        "ImageScale", image=image, upscale_method="area", width=80, height=56, crop="disabled"
+    )
+    painted = graph.apply(graph.load("Makoto Shinkai"), small)
+    blurred = graph("ImageBlur", image=painted, blur_radius=1, sigma=1.0)
+    mixed = graph(
+        "ImageBlend", image1=painted, image2=blurred, blend_factor=0.5, blend_mode="normal"
+    )
+    twice = graph.apply(graph.load("Satoshi Kon"), mixed, strength=0.5)
+    (png,) = client.run(graph.save(twice))
+    assert pixels(png).shape == (56, 80, 3)
+    assert pixels(png).std() > 5  # a picture, not one colour
+
+
+def test_a_batch_of_eight(host, client):
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    batch = graph("RepeatImageBatch", image=image, amount=8)
+    pictures = client.run(graph.save(graph.apply(graph.load("Mamoru Hosoda"), batch)))
+    network = load_generator(checkpoint(host, "Mamoru Hosoda"))
+    expected = saved(stylize(tensor(photo(160, 112)), network))
+    assert len(pictures) == 8
+    assert max(difference(pixels(png), expected) for png in pictures) <= 1
+
+
+def test_transparency_is_kept(host, client):
+    alpha = photo(160, 112).convert("L")
+    alpha.save(host.base / "input/alpha.png")
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    mask = graph("LoadImageMask", image="alpha.png", channel="red")
+    rgba = graph("JoinImageWithAlpha", image=image, alpha=mask)
+    graph.save(rgba)
+    before, after = client.run(graph.save(graph.apply(graph.load("Makoto Shinkai"), rgba)))
+    assert pixels(after).shape == (112, 160, 4)
+    assert difference(pixels(after)[..., 3], pixels(before)[..., 3]) == 0
+    network = load_generator(checkpoint(host, "Makoto Shinkai"))
+    expected = saved(stylize(tensor(photo(160, 112)), network))
+    assert difference(pixels(after)[..., :3], expected) <= 1
+
+
+def test_a_mask_of_another_size(host, client):
+    mask = Image.new("L", (40, 30), 0)
+    mask.paste(255, (20, 0, 40, 30))
+    mask.save(host.base / "input/mask.png")
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    where = graph("LoadImageMask", image="mask.png", channel="red")
+    (png,) = client.run(graph.save(graph.apply(graph.load("Makoto Shinkai"), image, mask=where)))
+    network = load_generator(checkpoint(host, "Makoto Shinkai"))
+    expected = stylize(tensor(photo(160, 112)), network, mask=tensor(mask.convert("RGB"))[..., 0])
+    assert difference(pixels(png), saved(expected)) <= 1
+    left = difference(pixels(png)[:, :70], np.array(photo(160, 112))[:, :70])
+    assert left == 0
+
+
+def test_the_empty_mask_of_an_opaque_image_gives_the_image_back(host, client):
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    model = graph.load("Makoto Shinkai")
+    (png,) = client.run(graph.save(graph.apply(model, image, mask=[image[0], 1])))
+    assert difference(pixels(png), np.array(photo(160, 112))) == 0
+
+
+@pytest.mark.parametrize("name", ["photo-to-anime", "only-the-background", "four-styles"])
+def test_the_example_workflows_run_through_the_client(host, name, tmp_path):
+    """The very file that the README names; the picture is small, and the person comes as a file."""
+    graph = json.loads((comfy_host.WORKFLOWS / "api" / f"{name}.json").read_text())
+    for node in graph.values():
+        if node["class_type"] == "ImageScaleToMaxDimension":
+            node["inputs"]["largest_size"] = 128
+        elif node["class_type"] == "RemoveBackground":  # its model cannot be had here
+            node.update(class_type="LoadImageMask", inputs={"image": "who.png", "channel": "red"})
+    graph = {k: n for k, n in graph.items() if n["class_type"] != "LoadBackgroundRemovalModel"}
+    who = Image.new("L", (128, 85), 0)
+    who.paste(255, (0, 0, 64, 85))
+    who.save(host.base / "input/who.png")
+    photo(128, 85).save(tmp_path / "photo.png")
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    client = [sys.executable, comfy_host.WORKFLOWS / "api/paint.py", "photo.png", "painted.png"]
+    subprocess.run(
+        [*client, "--server", host.server, "--workflow", tmp_path / "graph.json"],
+        cwd=tmp_path,
+        check=True,
+        timeout=120,
+        env={k: v for k, v in os.environ.items() if "proxy" not in k.lower()},
+    )
+    painted = np.array(Image.open(tmp_path / "painted.png"))
+    assert painted.shape == ((178, 264, 3) if name == "four-styles" else (85, 128, 3))
+    if name == "only-the-background":
+        assert difference(painted[:, :60], np.array(photo(128, 85))[:, :60]) <= 1  # saved twice
+        assert difference(painted[:, 70:], np.array(photo(128, 85))[:, 70:]) > 20
+
+
+def test_the_loader_is_cached_until_its_file_changes(host, client):
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    model = graph.load("small.safetensors")
+    nodes = graph.save(graph.apply(model, image))
+    (first,) = client.run(nodes)
+    nodes["3"]["inputs"]["strength"] = 0.5
+    client.run(nodes)
+    assert model[0] in cached(host)
+    nodes["3"]["inputs"]["strength"] = 1.0
+    save_file(oracle.random_state(seed=10), host.base / "models/animebg/small.safetensors")
+    (second,) = client.run(nodes)
+    assert model[0] not in cached(host)
+    assert difference(pixels(first), pixels(second)) > 20
+
+
+def test_a_file_put_there_by_hand_is_found_after_a_refresh(host, client):
+    name = "by-hand.safetensors"
+    save_file(oracle.random_state(seed=11), host.base / "models/animebg" / name)
+    (host.base / "models/animebg/README.md").write_text("no model")
+    info = host.get("/object_info/AnimeBGLoadModel")["AnimeBGLoadModel"]
+    options = info["input"]["required"]["style"][1]["options"]
+    assert options[:4] == LABELS
+    assert name in options[4:]
+    assert not any("makoto" in option or "README" in option for option in options)
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    assert client.run(graph.save(graph.apply(graph.load(name), image)))
+
+
+def test_cancel_ends_within_a_strip_and_the_next_prompt_runs(host, client):
+    photo(512, 512).save(host.base / "input/large.png")
+    graph = Graph()
+    image = graph("LoadImage", image="large.png")
+    batch = graph("RepeatImageBatch", image=image, amount=16)
+    nodes = graph.save(graph.apply(graph.load("Makoto Shinkai"), batch))
+    pressed: list[float] = []
+    took: list[float] = []
+
+    def cancel(node: str, done: int, total: int) -> None:
+        took.append(time.monotonic())
+        if done > total / 5 and not pressed:
+            pressed.append(time.monotonic())
+            host.post("/interrupt", {})
+
+    with pytest.raises(paint.ComfyError, match="cancelled"):
+        client.run(nodes, cancel)
+    answered = time.monotonic() - pressed[0]
+    whole = (pressed[0] - took[0]) * 5
+    print(f"cancelled after {answered:.2f} s; the whole run would have taken {whole:.0f} s")
+    assert answered < max(1.0, whole / 20)
+    graph = Graph()
+    small = graph("LoadImage", image="photo.png")
+    assert client.run(graph.save(graph.apply(graph.load("Makoto Shinkai"), small, strength=0.9)))
+
+
+def test_wrong_values_and_files_are_errors_that_say_what_to_do(host, client):
+    models = host.base / "models/animebg"
+    (models / "corrupt.safetensors").write_bytes(b"\x10" * 1000)
+    hidden = checkpoint(host, "Satoshi Kon")
+    hidden.rename(hidden.with_suffix(".away"))
+    host.hub.repositories["akiyamasho/AnimeBackgroundGAN-Kon"].always = hub.Fault(status=404)
+    host.get("/object_info/AnimeBGLoadModel")
+
+    def error(style: str) -> str:
+        graph = Graph()
+        image = graph("LoadImage", image="photo.png")
+        with pytest.raises(paint.ComfyError) as caught:
+            client.run(graph.save(graph.apply(graph.load(style), image)))
+        return str(caught.value)
+
+    try:
+        corrupt = error("corrupt.safetensors")
+        assert "corrupt.safetensors" in corrupt and "fetch it again" in corrupt
+        assert corrupt.startswith("node 2: ")
+        missing = error("Satoshi Kon")
+        assert "kon_satoshi.pth" in missing and f"put it into {host.extra}" in missing
+        # 0.33 refuses what is no option before it runs, and lists what there is; 0.3.64 does not.
+        for unknown in ("Makoto Shinkai v0", "../small.safetensors", "gone.safetensors"):
+            text = error(unknown)
+            assert unknown in text and "Makoto Shinkai" in text
+        graph = Graph()
+        image = graph("LoadImage", image="photo.png")
+        nodes = graph.save(graph.apply(graph.load("Makoto Shinkai"), image, strength=2.0))
+        with pytest.raises(paint.ComfyError, match="strength"):
+            client.run(nodes)
+        nodes["3"]["inputs"]["strength"] = 0.7
+        assert client.run(nodes)  # the server is alive
+    finally:
+        hidden.with_suffix(".away").rename(hidden)
+        (models / "corrupt.safetensors").unlink()
+
+
+def test_a_download_shows_progress_and_is_cancelled(host, client):
+    hidden = checkpoint(host, "Hayao Miyazaki")
+    hidden.rename(hidden.with_suffix(".away"))
+    repository = host.hub.repositories["akiyamasho/AnimeBackgroundGAN-Miyazaki"]
+    repository.content = b"\0" * STYLES["miyazaki"].size
+    repository.always = hub.Fault(rate=1e6)
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    nodes = graph.save(graph.apply(graph.load("Hayao Miyazaki"), image))
+    seen: list[tuple[str, int, int]] = []
+
+    def cancel(*step) -> None:
+        seen.append(step)
+        if step[1] > 0 and len(seen) > 3:
+            host.post("/interrupt", {})
+
+    try:
+        started = time.monotonic()
+        with pytest.raises(paint.ComfyError, match="cancelled"):
+            client.run(nodes, cancel)
+        assert time.monotonic() - started < 20  # all of it would take 44 seconds
+        assert {step[0] for step in seen} == {"2"}
+        assert not list(host.extra.glob("*.pth"))
+        info = host.get("/object_info/AnimeBGLoadModel")["AnimeBGLoadModel"]
+        assert not any(".animebg" in o for o in info["input"]["required"]["style"][1]["options"])
+    finally:
+        hidden.with_suffix(".away").rename(hidden)
+
+
+def test_models_are_unloaded_on_request_and_come_back(host, client):
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    nodes = graph.save(graph.apply(graph.load("Makoto Shinkai"), image))
+    (before,) = client.run(nodes)
+    for request in ({"unload_models": True}, {"unload_models": True, "free_memory": True}):
+        host.post("/free", request)
+        time.sleep(1.5)  # the worker looks at its flags once a second
+        nodes["3"]["inputs"]["strength"] = 0.99
+        client.run(nodes)
+        nodes["3"]["inputs"]["strength"] = 1.0
+        (after,) = client.run(nodes)
+        assert difference(pixels(before), pixels(after)) == 0
+
+
+def test_less_memory_changes_the_time_and_not_the_picture(host, client):
+    photo(512, 512).save(host.base / "input/square.png")
+    graph = Graph()
+    image = graph("LoadImage", image="square.png")
+    model = graph.load("Makoto Shinkai")
+    network = load_generator(checkpoint(host, "Makoto Shinkai"))
+    free = plan_run(network, 512, 512, budget=1 << 40)
+    tight = next(
+        plan
+        for limit in itertools.count(1)
+        if (plan := _plan_or_none(network, 512, limit * 1_000_000))
+    )
+    assert tight.level != free.level
+    limit = (tight.peak_bytes // 1_000_000 + 1) / 1000
+    graph.save(graph.apply(model, image))
+    plain, frugal = client.run(graph.save(graph.apply(model, image, memory_limit_gb=limit)))
+    assert difference(pixels(plain), pixels(frugal)) <= 1
+    graph = Graph()
+    image = graph("LoadImage", image="square.png")
+    nodes = graph.save(graph.apply(graph.load("Makoto Shinkai"), image, memory_limit_gb=0.001))
+    with pytest.raises(paint.ComfyError, match=r"at least \d+ MiB .* are available"):
+        client.run(nodes)
+
+
+def _plan_or_none(network, side: int, budget: int):
+    from animebg_core import MemoryBudgetError
+
+    try:
+        return plan_run(network, side, side, budget=budget)
+    except MemoryBudgetError:
+        return None
+
+
+@pytest.mark.parametrize("folder", comfy_host.folders(), ids=folder_name)
+def test_inside_the_host(folder, tmp_path):
+    """What no request can show: comfy_inside.py, run in the host's own interpreter."""
+    result = subprocess.run(
+        [comfy_host.python(), comfy_host.ROOT / "tests/comfy_inside.py", tmp_path / "base"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    print(result.stdout)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_two_hundred_prompts_leave_the_memory_as_it_was(host, client):
+    graph = Graph()
+    image = graph("LoadImage", image="photo.png")
+    nodes = graph.save(graph.apply(graph.load("small.safetensors"), image))
+    resident = []
+    for number in range(200):
+        nodes["3"]["inputs"]["strength"] = 0.5 + number / 1000
+        client.run(nodes)
+        resident.append(host.resident() >> 20)
+    print(host.version(), "MiB after each tenth prompt:", resident[9::10])
+    assert max(resident[100:]) - resident[9] < 32
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_a_4k_picture_in_little_memory(host, client, shared):
+    photo(3840, 2160).save(host.base / "input/4k.png", compress_level=1)
+    source = shared / "weights/shinkai_makoto.safetensors"
+    with contextlib.suppress(FileExistsError):
+        (host.base / "models/animebg/real-shinkai.safetensors").symlink_to(source)
+    host.get("/object_info/AnimeBGLoadModel")
+    network = load_generator(source)
+    graph = Graph()
+    image = graph("LoadImage", image="4k.png")
+    nodes = graph.save(
+        graph.apply(graph.load("real-shinkai.safetensors"), image, memory_limit_gb=1.9)
+    )
+    peak = [0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            peak[0] = max(peak[0], host.resident())
+
+    before = host.resident()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.monotonic()
+    try:
+        (png,) = client.run(nodes)
+    finally:
+        done.set()
+        watcher.join()
+    print(f"{time.monotonic() - started:.0f} s, {(peak[0] - before) >> 20} MiB above before")
+    plan = plan_run(network, 2160, 3840, budget=1_900_000_000)
+    print(plan)
+    assert plan.level == "store"
+    expected = stylize(tensor(photo(3840, 2160)), network, plan=plan)
+    assert difference(pixels(png), saved(expected)) <= 1
+
+    answered: list[float] = []
+
+    def cancel(node: str, step: int, total: int) -> None:
+        if step > total / 10 and not answered:
+            answered.append(time.monotonic())
+            host.post("/interrupt", {})
+
+    nodes["3"]["inputs"]["strength"] = 0.9
+    with pytest.raises(paint.ComfyError, match="cancelled"):
+        client.run(nodes, cancel)
+    print(f"cancelled after {time.monotonic() - answered[0]:.2f} s")
+    assert time.monotonic() - answered[0] < 3.0  # a strip of 4K on two busy cores

@@ -1,0 +1,551 @@
+"""The nodes on stand-ins for the host; comfy_inside.py holds the stand-ins against real ones."""
+
+import asyncio
+import importlib
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+
+import comfy_stand_ins
+import oracle
+import pytest
+import torch
+from comfy_stand_ins import Answers, Interrupted
+from PIL import Image
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTRACT = json.loads((ROOT / "tests/node_contract.json").read_text())
+LABELS = ["Makoto Shinkai", "Mamoru Hosoda", "Hayao Miyazaki", "Satoshi Kon"]
+LOCALES = ("en", "ja", "zh")
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+
+
+# --- The promise ---
+
+
+def promised_by_schema(schemas) -> dict:
+    """What V3 schemas promise to saved workflows, in the form of node_contract.json."""
+    kept = ("default", "min", "max", "step", "options")
+    return {
+        schema.node_id: {
+            "inputs": {
+                one.id: {
+                    "type": str(one.get_io_type()),
+                    "required": not one.optional,
+                    **{k: v for k in kept if (v := getattr(one, k, None)) is not None},
+                }
+                for one in schema.inputs
+            },
+            "outputs": [
+                {"type": str(one.get_io_type()), "name": one.display_name} for one in schema.outputs
+            ],
+        }
+        for schema in schemas
+    }
+
+
+def promised_by_server(info: dict) -> dict:
+    """The same of what /object_info says."""
+    kept = ("default", "min", "max", "step", "options")
+    return {
+        name: {
+            "inputs": {
+                one: {
+                    "type": spec[0],
+                    "required": group == "required",
+                    **{k: spec[1][k] for k in kept if k in spec[1]},
+                }
+                for group in ("required", "optional")
+                for one, spec in node["input"].get(group, {}).items()
+            },
+            "outputs": [
+                {"type": kind, "name": title}
+                for kind, title in zip(node["output"], node["output_name"], strict=True)
+            ],
+        }
+        for name, node in info.items()
+    }
+
+
+def broken_promises(now: dict, promised: dict = CONTRACT) -> list[str]:
+    """What a saved workflow would trip over: nothing that was promised may go or change.
+
+    New nodes, options, outputs behind the others, and optional inputs with a default are welcome.
+    """
+    broken = []
+    for node, old in promised.items():
+        if node not in now:
+            broken.append(f"{node} is gone")
+            continue
+        new = now[node]
+        for name, spec in old["inputs"].items():
+            if name not in new["inputs"]:
+                broken.append(f"{node}.{name} is gone")
+                continue
+            there = new["inputs"][name]
+            broken += [
+                f"{node}.{name}: {key} was {spec.get(key)}, is {there.get(key)}"
+                for key in ("type", "required", "default", "min", "max", "step")
+                if spec.get(key) != there.get(key)
+            ]
+            lost = [o for o in spec.get("options", []) if o not in there.get("options", [])]
+            broken += [f"{node}.{name}: no option {option}" for option in lost]
+        for name in new["inputs"].keys() - old["inputs"].keys():
+            spec = new["inputs"][name]
+            if spec["required"] or (
+                spec["type"] in ("COMBO", "FLOAT", "INT") and "default" not in spec
+            ):
+                broken.append(f"{node}.{name} is new, and not optional with a default")
+        if new["outputs"][: len(old["outputs"])] != old["outputs"]:
+            broken.append(f"{node}: outputs were {old['outputs']}, are {new['outputs']}")
+    return broken
+
+
+# --- Fixtures ---
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch) -> Answers:
+    """A host that answers as it is told, with an empty models folder."""
+    for name in ("comfy", "comfy.model_management", "comfy.model_patcher", "comfy.utils"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    answers = Answers(models=tmp_path / "models")
+    before = dict(sys.modules)
+    comfy_stand_ins.install(answers)
+    yield answers
+    for name in set(sys.modules) - set(before):
+        if name.partition(".")[0] in ("comfy", "comfy_api", "folder_paths", "pack"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def nodes(host, monkeypatch):
+    """nodes.py, loaded as a host loads the pack: its folder is a package of any name."""
+    monkeypatch.setenv("ANIMEBG_WEIGHTS_DIR", str(host.models / "none"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(host.models / "none"))
+    spec = importlib.util.spec_from_file_location(
+        "pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["pack"] = package
+    spec.loader.exec_module(package)
+    extension = asyncio.run(package.comfy_entrypoint())
+    asyncio.run(extension.get_node_list())
+    return sys.modules["pack.nodes"]
+
+
+@pytest.fixture
+def folder(host, nodes) -> Path:
+    return host.models / "animebg"
+
+
+@pytest.fixture
+def model(nodes, checkpoint):
+    """A loaded small network."""
+    return nodes.LoadedModel(nodes.load_generator(checkpoint))
+
+
+def schemas(nodes) -> list:
+    return [node.define_schema() for node in (nodes.AnimeBGLoadModel, nodes.AnimeBGApplyStyle)]
+
+
+def put(folder: Path, name: str, seed: int = 0) -> Path:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    save_file(oracle.random_state(seed=seed), folder / name)
+    return folder / name
+
+
+def options(nodes) -> list[str]:
+    return schemas(nodes)[0].inputs[0].options
+
+
+# --- The promise ---
+
+
+def test_saved_workflows_find_all_that_they_were_promised(nodes):
+    assert broken_promises(promised_by_schema(schemas(nodes))) == []
+
+
+def test_a_broken_promise_is_noticed():
+    def changed(**spec) -> dict:
+        now = json.loads(json.dumps(CONTRACT))
+        now["AnimeBGApplyStyle"]["inputs"].update(spec)
+        return now
+
+    fine = {"type": "FLOAT", "required": False, "default": 0.0}
+    assert broken_promises(changed(more=fine)) == []
+    assert broken_promises(changed(more={**fine, "required": True}))
+    assert broken_promises(changed(more={"type": "FLOAT", "required": False}))
+    assert broken_promises(changed(strength={**fine, "required": True}))
+    without = changed()
+    del without["AnimeBGApplyStyle"]["inputs"]["mask"]
+    assert broken_promises(without) == ["AnimeBGApplyStyle.mask is gone"]
+    other = changed()
+    other["AnimeBGLoadModel"]["inputs"]["precision"]["options"].remove("bf16")
+    other["AnimeBGLoadModel"]["outputs"][0]["type"] = "MODEL"
+    assert len(broken_promises(other)) == 2
+
+
+# --- The loader ---
+
+
+def test_the_loader_lists_styles_then_files_and_no_style_twice(nodes, folder):
+    put(folder, "zebra.safetensors")
+    put(folder, "own/alpha.safetensors")
+    put(folder, "own/shinkai_makoto.safetensors")
+    put(folder, "kon_satoshi.safetensors")
+    put(folder, ".animebg-download/kon/snapshots/kon_satoshi.safetensors")
+    put(folder, ".animebg-download/part.safetensors")
+    (folder / "README.md").write_text("not a model")
+    listed = options(nodes)
+    assert listed[:4] == LABELS
+    assert listed[-2:] == ["own/alpha.safetensors", "zebra.safetensors"]
+    lite = [style.label for style in nodes.LITE_STYLES.values()]
+    assert listed[4:-2] == lite
+
+
+def test_the_model_folder_joins_those_of_extra_model_paths(host, nodes, tmp_path):
+    folders = sys.modules["folder_paths"]
+    folders.folder_names_and_paths.clear()
+    # As extra_model_paths.yaml leaves it: a folder, and no extensions, which would list any file.
+    folders.add_model_folder_path("animebg", str(tmp_path / "elsewhere"))
+    nodes._register_model_folder()
+    nodes._register_model_folder()
+    paths, extensions = folders.folder_names_and_paths["animebg"]
+    assert paths == [str(tmp_path / "elsewhere"), str(host.models / "animebg")]
+    assert extensions == {".safetensors", ".pth"}
+
+
+def test_a_style_in_any_model_folder_is_taken(host, nodes, folder, monkeypatch):
+    put(folder, "below/kon_satoshi.safetensors", seed=3)
+    monkeypatch.setattr(nodes, "resolve_weights", None)  # nothing else is asked
+    model = nodes.AnimeBGLoadModel.execute("Satoshi Kon")[0]
+    expected = nodes.load_generator(folder / "below/kon_satoshi.safetensors")
+    assert torch.equal(model.generator.input.scale, expected.input.scale)
+
+
+def test_a_missing_style_is_downloaded_into_the_first_folder(host, nodes, folder, monkeypatch):
+    target = put(folder.parent, "downloaded.safetensors")
+    asked = []
+
+    def resolve(key, folder=None, progress=None):
+        asked.append((key, folder))
+        progress(25, 100)
+        return target
+
+    monkeypatch.setattr(nodes, "resolve_weights", resolve)
+    nodes.AnimeBGLoadModel.execute("Hayao Miyazaki")
+    assert asked == [("miyazaki", folder)]
+    assert host.progress == [(250, 1000)]
+    host.cancelled = True
+    with pytest.raises(Interrupted):
+        nodes.AnimeBGLoadModel.execute("Hayao Miyazaki")
+
+
+@pytest.mark.parametrize("style", ["Makoto Shinkai v0", "gone.safetensors", "../x.safetensors", ""])
+def test_an_unknown_style_is_refused_with_what_to_do(nodes, folder, style):
+    with pytest.raises(nodes.StyleError) as caught:
+        nodes.AnimeBGLoadModel.execute(style)
+    text = str(caught.value)
+    assert f'no style "{style}"' in text and str(folder) in text and "Satoshi Kon" in text
+    assert "\n" not in text
+    assert nodes.AnimeBGLoadModel.fingerprint_inputs(style=style) is None
+
+
+def test_a_changed_file_is_noticed(nodes, folder):
+    fingerprint = nodes.AnimeBGLoadModel.fingerprint_inputs
+    assert fingerprint(style="Makoto Shinkai") is None
+    path = put(folder, "shinkai_makoto.safetensors")
+    first = fingerprint(style="Makoto Shinkai", precision="fp16")
+    assert first == fingerprint(style="Makoto Shinkai", precision="auto")
+    assert first[0] == str(path)
+    path.write_bytes(path.read_bytes() + b" ")
+    assert fingerprint(style="Makoto Shinkai") != first
+
+
+@pytest.mark.parametrize(
+    ("precision", "fp16", "expected"),
+    [
+        ("auto", False, torch.float32),
+        ("auto", True, torch.float16),
+        ("fp32", True, torch.float32),
+        ("fp16", False, torch.float16),
+        ("bf16", False, torch.bfloat16),
+    ],
+)
+def test_precision_is_the_users_or_the_hosts(host, nodes, folder, precision, fp16, expected):
+    put(folder, "own.safetensors")
+    host.fp16 = fp16
+    model = nodes.AnimeBGLoadModel.execute("own.safetensors", precision)[0]
+    assert {p.dtype for p in model.generator.parameters()} == {expected}
+
+
+# --- Devices ---
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1", "mps", "xpu:0", "privateuseone:0"])
+def test_the_patcher_is_told_the_devices_of_the_host(host, nodes, checkpoint, device):
+    host.load_device, host.offload_device = torch.device(device), torch.device("cpu")
+    model = nodes.LoadedModel(nodes.load_generator(checkpoint))
+    assert model.patcher.load_device is host.load_device
+    assert model.patcher.offload_device is host.offload_device
+    assert model.patcher.model.generator is model.generator
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["normal", "novram"])
+def test_the_weights_are_where_they_run_even_if_the_host_left_them(host, nodes, checkpoint, moves):
+    host.load_device, host.moves = torch.device("meta"), moves
+    model = nodes.LoadedModel(nodes.load_generator(checkpoint))
+    model.load(123)
+    assert {p.device.type for p in model.generator.parameters()} == {"meta"}
+    assert host.loads == [{"memory": 123, "full": True}]
+
+
+def test_the_image_leaves_as_the_host_passes_images(host, nodes, model):
+    host.intermediate_dtype = torch.float16
+    image = torch.rand(1, 12, 16, 3)
+    assert nodes.AnimeBGApplyStyle.execute(model, image.half())[0].dtype == torch.float16
+    host.intermediate_device = torch.device("meta")
+    assert nodes.AnimeBGApplyStyle.execute(model, image)[0].device.type == "meta"
+    host.intermediate_device = torch.device("cpu")
+    delattr(nodes.comfy.model_management, "intermediate_dtype")  # as in 0.3.64
+    assert nodes.AnimeBGApplyStyle.execute(model, image)[0].dtype == torch.float32
+
+
+def test_nodes_py_names_no_device_and_keeps_no_model():
+    source = (ROOT / "nodes.py").read_text()
+    literals = re.findall(r"[\"'](cpu|cuda|mps|xpu|privateuseone|directml)\b", source)
+    assert literals == []
+    assert not re.search(r"torch\.(cuda|mps|xpu|device)\b", source)
+    assert not re.search(r"^(?:_\w*cache|_models?)\b", source, re.MULTILINE)
+    assert "except Exception" not in source and "lru_cache" not in source
+
+
+# --- Painting ---
+
+
+def test_the_picture_is_that_of_stylize(host, nodes, model):
+    image, mask = torch.rand(2, 30, 41, 4), torch.rand(1, 9, 9)
+    (painted,) = nodes.AnimeBGApplyStyle.execute(model, image, strength=0.7, mask=mask)
+    expected = nodes.stylize(image, model.generator, strength=0.7, mask=mask)
+    assert torch.allclose(painted, expected, atol=1e-5)  # other strips: rounding
+    assert painted.shape == image.shape
+
+
+def test_an_empty_mask_gives_the_image_back(nodes, model):
+    image = torch.rand(1, 20, 20, 3)
+    (same,) = nodes.AnimeBGApplyStyle.execute(model, image, mask=torch.zeros(1, 64, 64))
+    assert torch.equal(same, image) and same is not image
+
+
+def test_progress_runs_from_0_to_1000_and_cancel_stops_it(host, nodes, model):
+    nodes.AnimeBGApplyStyle.execute(model, torch.rand(3, 64, 64, 3))
+    steps = [value for value, _ in host.progress]
+    assert steps == sorted(steps) and steps[-1] == 1000 and len(steps) >= 30
+    host.cancelled = True
+    host.progress.clear()
+    with pytest.raises(Interrupted):
+        nodes.AnimeBGApplyStyle.execute(model, torch.rand(3, 64, 64, 3))
+    assert host.progress == []
+
+
+@pytest.fixture
+def budgets(nodes, monkeypatch) -> list[int]:
+    """The budgets that plans were made for."""
+    asked = []
+
+    def plan_run(*args, budget, **kwargs):
+        asked.append(budget)
+        return real(*args, budget=budget, **kwargs)
+
+    real = nodes.plan_run
+    monkeypatch.setattr(nodes, "plan_run", plan_run)
+    return asked
+
+
+def test_the_budget_is_what_the_host_has_free_or_the_users_limit(host, nodes, model, budgets):
+    image = torch.rand(1, 16, 16, 3)
+    host.free = 3 << 30
+    nodes.AnimeBGApplyStyle.execute(model, image)
+    nodes.AnimeBGApplyStyle.execute(model, image, memory_limit_gb=1.5)
+    model.patcher.get_free_memory = lambda device: 7 << 30  # newer patchers know more
+    nodes.AnimeBGApplyStyle.execute(model, image)
+    reserve = 400 << 20
+    assert budgets == [(3 << 30) - reserve, 1_500_000_000, (7 << 30) - reserve]
+    # Loaded to plan for its device, then with room for the plan.
+    memory = [load["memory"] for load in host.loads]
+    assert memory[::2] == [0, 0, 0] and min(memory[1::2]) > 0
+
+
+def test_where_no_plan_fits_the_host_makes_room_first(host, nodes, model, monkeypatch):
+    image = torch.rand(1, 256, 256, 3)
+    host.free = 0
+    real = nodes.LoadedModel.load
+
+    def load(self, memory_required):
+        real(self, memory_required)
+        host.free = (400 << 20) + 2 * memory_required
+
+    monkeypatch.setattr(nodes.LoadedModel, "load", load)
+    nodes.AnimeBGApplyStyle.execute(model, image)
+    assert host.loads[1]["memory"] > 1_000_000
+
+
+def test_when_there_is_no_room_at_all_the_error_gives_the_figures(host, nodes, model):
+    host.free = 0
+    with pytest.raises(nodes.MemoryBudgetError) as caught:
+        nodes.AnimeBGApplyStyle.execute(model, torch.rand(1, 64, 64, 3))
+    assert caught.value.available == 0 < caught.value.needed
+    with pytest.raises(nodes.MemoryBudgetError, match="MiB"):
+        nodes.AnimeBGApplyStyle.execute(model, torch.rand(1, 64, 64, 3), memory_limit_gb=0.0001)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "MPS backend out of memory (MPS allocated: 1 GB)",
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
+        "Could not allocate tensor with 9 bytes. There is not enough GPU video memory available!",
+    ],
+)
+def test_out_of_memory_halves_the_batch_then_takes_less_memory(
+    host, nodes, model, monkeypatch, budgets, message
+):
+    image = torch.rand(4, 256, 256, 3)
+    tried = []
+
+    def plan_all(*args, **kwargs):  # as on a graphics card: all images together
+        plan = plan_run(*args, **kwargs)
+        return nodes.replace(plan, batch=4, peak_bytes=4 * plan.peak_bytes)
+
+    def stylize(*args, plan, **kwargs):
+        tried.append((plan.batch, plan.peak_bytes))
+        if len(tried) < 5:
+            raise RuntimeError(message)
+        return real(*args, plan=plan, **kwargs)
+
+    real, plan_run = nodes.stylize, nodes.plan_run
+    monkeypatch.setattr(nodes, "stylize", stylize)
+    monkeypatch.setattr(
+        nodes, "_plan", lambda *a: plan_all(model.generator, 256, 256, budget=1 << 40)
+    )
+    (painted,) = nodes.AnimeBGApplyStyle.execute(model, image)
+    assert [batch for batch, _ in tried] == [4, 2, 1, 1, 1]
+    peaks = [peak for _, peak in tried]
+    assert peaks == sorted(peaks, reverse=True) and peaks[-1] < peaks[2]
+    assert host.emptied == 4
+    assert torch.allclose(painted, real(image, model.generator), atol=1e-5)
+
+
+def test_out_of_memory_for_good_gives_the_figures(host, nodes, model, monkeypatch):
+    def stylize(*args, **kwargs):
+        raise RuntimeError("CUDA out of memory.")
+
+    monkeypatch.setattr(nodes, "stylize", stylize)
+    with pytest.raises(nodes.MemoryBudgetError) as caught:
+        nodes.AnimeBGApplyStyle.execute(model, torch.rand(1, 64, 64, 3))
+    assert 0 < caught.value.available < caught.value.needed
+
+
+def test_other_errors_come_out_as_they_are(nodes, model, monkeypatch):
+    def stylize(*args, **kwargs):
+        raise RuntimeError("a kernel failed")
+
+    monkeypatch.setattr(nodes, "stylize", stylize)
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        nodes.AnimeBGApplyStyle.execute(model, torch.rand(1, 16, 16, 3))
+
+
+# --- What people see ---
+
+
+@pytest.mark.parametrize("language", LOCALES)
+def test_every_text_is_there_in_every_language(nodes, language):
+    texts = json.loads((ROOT / f"locales/{language}/nodeDefs.json").read_text("utf-8"))
+    main = json.loads((ROOT / f"locales/{language}/main.json").read_text("utf-8"))
+    assert set(main["nodeCategories"]) == {nodes.CATEGORY}
+    for schema in schemas(nodes):
+        said = texts[schema.node_id]
+        assert said["display_name"] and said["description"]
+        assert list(said["inputs"]) == [one.id for one in schema.inputs]
+        assert all(one["name"] and one["tooltip"] for one in said["inputs"].values())
+        assert [int(key) for key in said["outputs"]] == list(range(len(schema.outputs)))
+        if language == "en":
+            assert said["display_name"] == schema.display_name
+            assert said["description"] == schema.description
+            for one in schema.inputs:
+                assert said["inputs"][one.id] == {"name": one.id, "tooltip": one.tooltip}
+            assert said["outputs"]["0"]["tooltip"] == schema.outputs[0].tooltip
+        page = (ROOT / f"web/docs/{schema.node_id}/{language}.md").read_text("utf-8")
+        assert page.startswith(f"# {said['display_name']}\n")
+        assert all(f"**{one['name']}**" in page for one in said["inputs"].values())
+        (picture,) = re.findall(r"!\[.+\]\((.+)\)", page)
+        with Image.open(ROOT / "web/docs" / picture) as image:
+            assert image.width >= 480
+
+
+def test_the_nodes_are_found_by_what_people_type(nodes):
+    for schema in schemas(nodes):
+        assert schema.category == "AnimeBG"
+        typed = {alias.lower() for alias in schema.search_aliases}
+        assert {"anime", "cartoon", "background", "ghibli"} <= typed
+
+
+def test_old_hosts_get_no_option_that_they_do_not_know(nodes, monkeypatch):
+    import dataclasses
+
+    @dataclasses.dataclass
+    class Schema:
+        node_id: str
+        display_name: str
+        category: str
+        description: str
+        inputs: list
+        outputs: list
+
+    monkeypatch.setattr(nodes.io, "Schema", Schema)
+    assert [schema.node_id for schema in schemas(nodes)] == list(CONTRACT)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_and_its_twin_for_the_api_are_one_graph(path):
+    drawn = json.loads(path.read_text("utf-8"))
+    twin = json.loads((path.parent / "api" / path.name).read_text("utf-8"))
+    drawn_nodes = {str(n["id"]): n for n in drawn["nodes"] if n["type"] != "MarkdownNote"}
+    assert {k: n["type"] for k, n in drawn_nodes.items()} == {
+        k: n["class_type"] for k, n in twin.items()
+    }
+    wires = {
+        (str(w[3]), drawn_nodes[str(w[3])]["inputs"][w[4]]["name"]): [str(w[1]), w[2]]
+        for w in drawn["links"]
+    }
+    asked = {
+        (k, name): value
+        for k, n in twin.items()
+        for name, value in n["inputs"].items()
+        if isinstance(value, list)
+    }
+    assert wires == asked
+    for key, node in twin.items():
+        values = [v for v in node["inputs"].values() if not isinstance(v, list)]
+        assert drawn_nodes[key].get("widgets_values", [])[: len(values)] == values
+        for name in CONTRACT.get(node["class_type"], {}).get("inputs", {}):
+            spec = CONTRACT[node["class_type"]]["inputs"][name]
+            assert name in node["inputs"] or not spec["required"]
+            if "options" in spec:
+                assert node["inputs"][name] in spec["options"]
+    with Image.open(path.with_suffix(".jpg")) as picture:
+        assert picture.width >= 400
+
+
+def test_three_workflows():
+    assert [path.stem for path in WORKFLOWS] == [
+        "four-styles",
+        "only-the-background",
+        "photo-to-anime",
+    ]
