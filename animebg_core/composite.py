@@ -9,6 +9,7 @@ from torch import Tensor
 from .errors import MaskError, OptionError
 
 _LEAST_PIXELS = 1024
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def check_strength(strength: float) -> float:
@@ -60,6 +61,30 @@ def statistics_weight(mask: Tensor) -> Tensor:
     """
     missing = (_LEAST_PIXELS - mask.sum((1, 2), keepdim=True)).clamp_min(0)
     return mask + missing / (mask.shape[1] * mask.shape[2])
+
+
+def fill_outside(image: Tensor, mask: Tensor) -> Tensor:
+    """The image [B, H, W, 3] with smooth colours of the painted area wherever its mask is 0.
+
+    So that what is painted depends on nothing else: neither a bright coat nor a black bar draws a
+    halo around itself. The colours are averages over ever larger squares, the smallest that the
+    mask [B, H, W] reaches into (the pull-push method of Gortler et al., "The Lumigraph", 1996).
+    """
+    outside = mask[..., None] <= 0
+    if not bool(outside.any()):
+        return image
+    weight = mask[:, None]
+    colour = image.float().permute(0, 3, 1, 2) * weight
+    levels = [(colour, weight)]
+    while max(levels[-1][1].shape[2:]) > 1:
+        colour, weight = (F.avg_pool2d(part, 2, ceil_mode=True) for part in levels[-1])
+        levels.append((colour, weight))
+    filled = colour.new_zeros(())
+    for colour, weight in reversed(levels):
+        if filled.ndim:
+            filled = F.interpolate(filled, colour.shape[2:], mode="bilinear")
+        filled = torch.where(weight > 0, colour / weight.clamp_min(_TINY), filled)
+    return torch.where(outside, filled.permute(0, 2, 3, 1).to(image.dtype), image)
 
 
 def mix(original: Tensor, painted: Tensor, amount: float | Tensor) -> Tensor:

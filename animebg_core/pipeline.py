@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .composite import check_strength, fit_mask, mix, statistics_weight
+from .composite import check_strength, fill_outside, fit_mask, mix, statistics_weight
 from .convolution import compute_dtype
 from .generator import MIN_SIDE, Generator
 from .images import check_image, extend, to_image, to_network
@@ -101,25 +101,26 @@ def _stylize_group(
     """Paint photos [N, H, W, C] together; `write` takes a first row and rows [N, h, W, C]."""
     width = photo.shape[2]
     device, dtype = generator.device, compute_dtype(generator.device, generator.dtype)
-    picture = extend(photo)
+    colours = photo[..., :3]
+    picture = extend(colours if mask is None else fill_outside(colours, mask))
 
     # The network reads the picture less its mean colour. Its first convolution pads by reflection,
     # so that this changes each channel by a constant, which the norm behind it takes away. What is
     # left is small where a picture is nearly flat, and there rounding errors would be blown up
     # otherwise.
-    mean = to_network(photo[..., :3].mean((1, 2), True, dtype=torch.float32)).to(device)
+    mean = to_network(picture.mean((1, 2), True, dtype=torch.float32)).to(device)
 
     def read(start: int, stop: int) -> Tensor:
-        rows = to_network(picture[:, start:stop, :, :3].to(device))
+        rows = to_network(picture[:, start:stop].to(device))
         return rows.sub_(mean).to(dtype)
 
     def finish(start: int, rows: Tensor) -> None:
         original = photo[:, start : start + rows.shape[2]]
         if not original.shape[1]:
             return  # the network's output is rounded up to multiples of 4
-        colours = to_image(rows[:, :, : original.shape[1], :width]).to(photo.device)
+        painted = to_image(rows[:, :, : original.shape[1], :width]).to(photo.device)
         amount = strength if mask is None else strength * mask[:, start : start + rows.shape[2]]
-        write(start, mix(original, colours, amount))
+        write(start, mix(original, painted, amount))
 
     weight = None
     if mask is not None:

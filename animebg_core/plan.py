@@ -240,8 +240,8 @@ def _peak_bytes(generator: Generator, plan: RunPlan, height: int, width: int, ma
             source = running if last.adds else made
         if last.settles and not last.adds:
             running = made
-    # A mask is held at full, half and quarter size.
-    return peak + (plan.batch * height * width * 6 if masked else 0)
+    # The mask, its weights at full, half and quarter size, and the picture filled outside it.
+    return peak + (plan.batch * height * width * (4 + 6 + 12) if masked else 0)
 
 
 def _scratch_bytes(

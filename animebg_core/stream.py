@@ -12,7 +12,6 @@ Maps are [N, C, rows, W]; rows are counted from the top of the map.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -20,72 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .convolution import Scratch, compute_dtype, make_kernel, memory_format
-from .generator import NORM_EPS, Conv, ConvWeights, Generator, Stage
+from .generator import Conv, ConvWeights, Generator, Stage
 from .plan import RunPlan, pass_work, passes
-
-Affine = tuple[
-    Tensor, Tensor
-]  # factor and offset, [N, C, 1, 1] float32: a norm whose statistics are known
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Mean and centred second moment of each channel, [N, C], and the weight [N, 1] that they stand
-    for.
-
-    With a mask the weight of a pixel is its mask value; without one it is 1, and `count` is the
-    number of pixels.
-    """
-
-    count: Tensor
-    mean: Tensor
-    m2: Tensor
-
-    @staticmethod
-    def of(rows: Tensor, weight: Tensor | None, scratch: Scratch) -> Moments:
-        """Those of [N, C, rows, W], each pixel weighted by [N, 1, rows, W]; on the rows' device."""
-        images, channels, height, width = rows.shape
-        rows = rows.float()
-        if rows.device.type == "cpu":
-            centred = scratch.take("a", images, height, width, channels).permute(0, 3, 1, 2)
-        else:
-            centred = torch.empty_like(rows)
-        if weight is None:
-            count = torch.full((images, 1), height * width, device=rows.device).float()
-            mean = rows.sum((2, 3)) / count
-        else:
-            count = weight.sum((2, 3))
-            # Where a strip counts for nothing any mean will do.
-            least = torch.finfo(torch.float32).tiny
-            mean = torch.mul(rows, weight, out=centred).sum((2, 3)) / count.clamp_min(least)
-        torch.sub(rows, mean[:, :, None, None], out=centred).square_()
-        if weight is not None:
-            centred.mul_(weight)
-        return Moments(count, mean, centred.sum((2, 3)))
-
-    @staticmethod
-    def merged(parts: list[Moments]) -> Moments:
-        """All strips as one, by the formula of Chan, Golub and LeVeque (1979), in float64 on the
-        CPU.
-
-        The CPU, since not every device has float64; one transfer a pass.
-        """
-        count, mean, m2 = (
-            torch.stack([getattr(part, name) for part in parts]).to("cpu", torch.float64)
-            for name in ("count", "mean", "m2")
-        )
-        total = count.sum(0)
-        overall = (count * mean).sum(0) / total
-        return Moments(total, overall, (m2 + count * (mean - overall).square()).sum(0))
-
-    def affine(self, scale: Tensor, shift: Tensor) -> Affine:
-        """The instance norm with these statistics, biased variance, as factor and offset."""
-        factor = scale.to("cpu", torch.float64) / (self.m2 / self.count + NORM_EPS).sqrt()
-        offset = shift.to("cpu", torch.float64) - self.mean * factor
-        return (
-            factor[:, :, None, None].to(torch.float32).to(scale.device),
-            offset[:, :, None, None].to(torch.float32).to(scale.device),
-        )
+from .statistics import Moments, Norm
 
 
 class Source(Protocol):
@@ -130,7 +66,7 @@ class ConvStream:
         conv: Conv,
         weights: ConvWeights,
         *,
-        norm: Affine | None,
+        norm: Norm | None,
         relu: bool,
         dtype: torch.dtype,
         bias: bool,
@@ -206,8 +142,7 @@ class ConvStream:
         if self._norm is None:
             inner.copy_(fresh)
         else:
-            factor, offset = self._norm
-            torch.addcmul(offset, fresh.to(self._dtype), factor, out=inner)
+            self._norm.apply(fresh.to(self._dtype), inner)
             if self._relu:
                 inner.relu_()
         if self._conv.padding == "reflect":
@@ -246,7 +181,7 @@ def paint(
     dtype = compute_dtype(generator.device, generator.dtype)
     pyramid = None if weight is None else _pyramid(weight)
     scratch = Scratch()
-    norms: dict[str, Affine] = {}
+    norms: dict[str, Norm] = {}
     source: Source = ImageSource(height, width, read)
     unread: Stage | None = None  # the stage whose norm is still to be applied as `source` is read
     running: Tensor | None = None  # the residual blocks' sum
@@ -295,7 +230,7 @@ def paint(
         if not last.norm:
             return
         own = generator.weights(last)
-        norms[last.name] = Moments.merged(parts).affine(own.scale, own.shift)
+        norms[last.name] = Moments.merged(parts).norm(own.scale, own.shift)
 
         if kept is None:
             continue
@@ -305,7 +240,7 @@ def paint(
             source, unread, spare = MapSource(running), None, kept
         elif last.settles:
             _settle(kept, norms[last.name], last.relu, strip)
-            source, unread, running = MapSource(kept), None, kept
+            source, unread, running, spare = MapSource(kept), None, kept, None
         else:
             source, unread, spare = MapSource(kept), last, kept
 
@@ -320,18 +255,14 @@ def _keep(rows: Tensor, start: int, height: int, room: Tensor | None) -> Tensor:
     return room
 
 
-def _settle(
-    data: Tensor, norm: Affine, relu: bool, strip: int, branch: Tensor | None = None
-) -> None:
+def _settle(data: Tensor, norm: Norm, relu: bool, strip: int, branch: Tensor | None = None) -> None:
     """In place, by strips: norm(data), or data + norm(branch), and perhaps its ReLU."""
-    factor, offset = norm
     for start in range(0, data.shape[2], strip):
         rows = data[:, :, start : start + strip]
-        if branch is None:
-            final = torch.addcmul(offset, rows, factor)
-        else:
-            other = branch[:, :, start : start + strip]
-            final = torch.addcmul(rows.float(), other, factor).add_(offset)
+        raw = rows if branch is None else branch[:, :, start : start + strip]
+        final = norm.apply(raw, torch.empty_like(raw, dtype=torch.float32))
+        if branch is not None:
+            final.add_(rows)
         rows.copy_(final.relu_() if relu else final)
 
 

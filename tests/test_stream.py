@@ -11,7 +11,7 @@ from animebg_core import MemoryBudgetError, load_generator, plan_run, stylize
 from animebg_core.convolution import Scratch, make_kernel
 from animebg_core.generator import Conv, ConvWeights
 from animebg_core.plan import passes, total_work
-from animebg_core.stream import Moments
+from animebg_core.statistics import Moments
 
 # Two results that differ only in the order of float32 operations; seen: 4e-6.
 ROUNDING = 1e-5
