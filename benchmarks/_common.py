@@ -106,13 +106,16 @@ def one_strip(generator: Generator, height: int, width: int) -> RunPlan:
     return replace(plan, peak_bytes=_peak_bytes(generator, plan, height, width, False))
 
 
-def best_times(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def best_times(
+    variants: Mapping[str, Callable[[], object]], rounds: int, pause: float = 0.1
+) -> dict[str, float]:
     """Seconds of each variant, the best of `rounds`, taken in turn so that all see the same
-    machine. One round before them warms up and is not counted."""
+    machine. One round before them warms up and is not counted. Each begins after a pause, since
+    threads of the one before may still spin."""
     best = dict.fromkeys(variants, math.inf)
     for index in range(rounds + 1):
         for name, run in variants.items():
-            time.sleep(0.1)  # threads of the variant before may still spin
+            time.sleep(pause)
             begin = time.perf_counter()
             run()
             if torch.cuda.is_available():
