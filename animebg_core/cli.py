@@ -203,7 +203,7 @@ class _Report:
         """`job.target` is complete."""
         self.finished += 1
         if self.bar.visible:
-            self.bar.clear()
+            _clear_line()
         else:
             _say(f"{self.finished} of {self.total}: {job.source}")
         _result(str(job.target))
@@ -543,10 +543,6 @@ class _Bar:
         width = shutil.get_terminal_size().columns - 1
         _write(f"\r{line[:width]:{width}}")
 
-    def clear(self) -> None:
-        """Take the bar away."""
-        _clear_line()
-
 
 class _DownloadBar(_Bar):
     """The `progress` of a download; says that there is one when it begins."""
@@ -563,7 +559,7 @@ class _DownloadBar(_Bar):
             _say(f"downloading {self._name}, {total / 1e6:.0f} MB")
         self.show(done / total, f"{done / 1e6:.0f} of {total / 1e6:.0f} MB")
         if done >= total:
-            self.clear()
+            _clear_line()
 
 
 @contextmanager

@@ -7,7 +7,9 @@ layout where each pixel's channels lie together; `docs/benchmarks.md` says what 
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +18,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .generator import Conv, ConvWeights
+
+# Only Linux has the C library's functions in the program itself.
+_C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def release_memory() -> None:
+    """Hand freed memory of the CPU's heap back to the system, where the C library has to be told.
+
+    glibc keeps it for later and cannot always use it again for tensors of other sizes.
+    """
+    trim = getattr(_C_LIBRARY, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 class Scratch:

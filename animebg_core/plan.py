@@ -139,6 +139,8 @@ def total_work(generator: Generator, level: Level, height: int, width: int) -> i
 # ones save a tenth of the time at most, and the memory belongs to the user's other models.
 _WHOLE_PIXELS = 1 << 20
 _SMALLEST_ROWS = 4
+# What the convolution library, its threads and the heap take beside the tensors, as measured.
+_CPU_OVERHEAD = 44 << 20
 
 
 def plan_run(
@@ -240,6 +242,8 @@ def _peak_bytes(generator: Generator, plan: RunPlan, height: int, width: int, ma
             source = running if last.adds else made
         if last.settles and not last.adds:
             running = made
+    if on_cpu:
+        peak += _CPU_OVERHEAD
     # The mask, its weights at full, half and quarter size, and the picture filled outside it.
     return peak + (plan.batch * height * width * (4 + 6 + 12) if masked else 0)
 
