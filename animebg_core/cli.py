@@ -343,7 +343,7 @@ class Brush:
                     progress=progress,
                 )
             except torch.cuda.OutOfMemoryError:
-                limit = plan.peak_bytes // 2  # ends where plan_run finds nothing that fits
+                limit = plan.peak_bytes - 1  # the next smaller plan, until there is none
                 torch.cuda.empty_cache()
         values = painted[0].numpy()
         np.multiply(values, 255, out=values)
