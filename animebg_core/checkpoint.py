@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnkn
 from torch import Tensor
 
 from . import weights
-from .errors import CheckpointError
+from .errors import CheckpointError, OptionError
 from .generator import Generator, expected_names, stage_table
 
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _FIRST_BLOCK = 4  # the published names count stages: residual blocks begin with conv04_1
 # Far above any network of this design; a larger file would only fill the memory.
 _MAX_BYTES = 4 << 30
@@ -65,6 +66,8 @@ def load_checkpoint(
     Raises:
         CheckpointError: not a checkpoint of this design; the text lists the keys or shapes, sorted.
     """
+    if dtype not in _DTYPES:
+        raise OptionError(f"dtype is one of {', '.join(map(str, _DTYPES))}, not {dtype}")
     state = read_state(path)
     try:
         generator = Generator(_canonical(state))

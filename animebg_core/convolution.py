@@ -68,15 +68,20 @@ class Kernel:
     column_grid: int = 1
 
 
+def on_cpu(device: torch.device) -> bool:
+    """Whether what is made for the CPU applies: float32 arithmetic, its kernels, scratch memory."""
+    return device.type == "cpu"
+
+
 def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
     """Channels-last where convolutions are faster so: on the CPU, and in half on a GPU."""
-    last = device.type == "cpu" or dtype != torch.float32
+    last = on_cpu(device) or dtype != torch.float32
     return torch.channels_last if last else torch.contiguous_format
 
 
 def compute_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """What convolutions run in: float32 on the CPU, where half precision is only storage."""
-    return torch.float32 if device.type == "cpu" else dtype
+    return torch.float32 if on_cpu(device) else dtype
 
 
 def make_kernel(
@@ -94,7 +99,7 @@ def make_kernel(
     """
     weight = weights.weight.to(dtype)
     offset = weights.bias.to(dtype) if bias else None
-    if weight.device.type == "cpu":
+    if on_cpu(weight.device):
         if conv.transposed:
             return _transposed_by_phases(weight, offset)
         if conv.kernel == 3 and conv.stride == 1 and min(weight.shape[:2]) >= 96 and pixels >= 4096:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from .convolution import compute_dtype, on_cpu
 from .errors import MemoryBudgetError
 from .generator import MIN_SIDE, Conv, Generator, Stage
 
@@ -169,11 +170,11 @@ def plan_run(
     """
     if budget is None:
         budget = free_memory(generator.device)
-    on_cpu = generator.device.type == "cpu"
+    cpu = on_cpu(generator.device)
     least: RunPlan | None = None
     for level in _levels(height * width):
-        for together in _halvings(1 if on_cpu else batch):
-            for rows, block_rows in _strips(width, together, on_cpu):
+        for together in _halvings(1 if cpu else batch):
+            for rows, block_rows in _strips(width, together, cpu):
                 plan = RunPlan(level, rows, block_rows, together, generator.dtype, 0)
                 peak = _peak_bytes(generator, plan, height, width, masked)
                 plan = replace(plan, peak_bytes=peak)
@@ -207,13 +208,13 @@ def _halvings(count: int) -> list[int]:
     return result
 
 
-def _strips(width: int, together: int, on_cpu: bool) -> list[tuple[int, int]]:
+def _strips(width: int, together: int, cpu: bool) -> list[tuple[int, int]]:
     """Heights of strips to try, for the image and for the quarter-size maps, the fastest first.
 
     On the CPU a strip's maps should stay in its caches; on a GPU a strip should fill the device.
     """
-    pixels = 24_000 if on_cpu else 1 << 20
-    rows = max(16, min(pixels // (width * together) // 16 * 16, 64 if on_cpu else 1 << 14))
+    pixels = 24_000 if cpu else 1 << 20
+    rows = max(16, min(pixels // (width * together) // 16 * 16, 64 if cpu else 1 << 14))
     sizes = [rows]
     while sizes[-1] > _SMALLEST_ROWS:
         sizes.append(max(_SMALLEST_ROWS, sizes[-1] // 8 * 4))
@@ -223,7 +224,7 @@ def _strips(width: int, together: int, on_cpu: bool) -> list[tuple[int, int]]:
 def _peak_bytes(generator: Generator, plan: RunPlan, height: int, width: int, masked: bool) -> int:
     """Bytes taken on the device at the worst moment, as `stream.paint` holds its maps."""
     table = _steps(generator, max(height, MIN_SIDE), max(width, MIN_SIDE))
-    on_cpu = generator.device.type == "cpu"
+    cpu = on_cpu(generator.device)
     peak = source = running = 0
     for run in passes(generator.stages, plan.level):
         last, size = run.last, table[run.last.name][-1].size
@@ -235,14 +236,14 @@ def _peak_bytes(generator: Generator, plan: RunPlan, height: int, width: int, ma
             held = running + (made if size[0] > plan.strip(run) else 2 * made)
         else:
             held = source + made
-        if on_cpu and not last.norm:
+        if cpu and not last.norm:
             held += plan.batch * height * width * 4 * 4  # the result, with an alpha channel
         peak = max(peak, held + _scratch_bytes(generator, run, table, plan))
         if run.store:
             source = running if last.adds else made
         if last.settles and not last.adds:
             running = made
-    if on_cpu:
+    if cpu:
         peak += _CPU_OVERHEAD
     # The mask, its weights at full, half and quarter size, and the picture filled outside it.
     return peak + (plan.batch * height * width * (4 + 6 + 12) if masked else 0)
@@ -252,7 +253,7 @@ def _scratch_bytes(
     generator: Generator, run: Pass, table: dict[str, list[_Step]], plan: RunPlan
 ) -> int:
     """Bytes of the windows of a pass, and of the largest thing that is made beside them."""
-    size = torch.float32.itemsize if generator.device.type == "cpu" else generator.dtype.itemsize
+    size = compute_dtype(generator.device, generator.dtype).itemsize
     steps = [step for stage in run.stages for step in table[stage.name]]
     rows = min(plan.strip(run), steps[-1].size[0])
     # The statistics of the last rows: themselves in float32, and centred.

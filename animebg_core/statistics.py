@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .convolution import Scratch
+from .convolution import Scratch, on_cpu
 from .generator import NORM_EPS
 
 # A pixel of which the mask covers less than this does not count for the range of the painted area.
@@ -55,7 +55,7 @@ class Moments:
         """Those of [N, C, h, W], each pixel weighted by [N, 1, h, W]; on the rows' device."""
         images, channels, height, width = rows.shape
         rows = rows.float()
-        if rows.device.type == "cpu":
+        if on_cpu(rows.device):
             centred = scratch.take("a", images, height, width, channels).permute(0, 3, 1, 2)
         else:
             centred = torch.empty_like(rows)

@@ -18,7 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .convolution import Scratch, compute_dtype, make_kernel, memory_format, release_memory
+from .convolution import (
+    Scratch,
+    compute_dtype,
+    make_kernel,
+    memory_format,
+    on_cpu,
+    release_memory,
+)
 from .generator import Conv, ConvWeights, Generator, Stage
 from .plan import RunPlan, pass_work, passes
 from .statistics import Moments, Norm
@@ -207,7 +214,7 @@ def paint(
         last, strip = run.last, plan.strip(run)
         if last.shrink < 4:
             running = spare = None
-        if generator.device.type == "cpu":
+        if on_cpu(generator.device):
             release_memory()
         work = pass_work(generator, run, height, width)
         parts: list[Moments] = []
