@@ -65,7 +65,14 @@ class Host:
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env={**os.environ, "HF_HOME": str(base / "hub"), **environment},
+                # One thread: the pictures are small, and threads that wait for each other stand
+                # still where others compute.
+                env={
+                    **os.environ,
+                    "HF_HOME": str(base / "hub"),
+                    "OMP_NUM_THREADS": "1",
+                    **environment,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

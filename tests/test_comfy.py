@@ -57,6 +57,15 @@ def client(host) -> Iterator:
     connection.close()
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the server has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def photo(width: int, height: int) -> Image.Image:
     """The README's photo at another size."""
     with Image.open(comfy_host.ROOT / "docs/images/demo-photo.jpg") as image:
@@ -325,22 +334,23 @@ def test_a_download_shows_progress_and_is_cancelled(host, client):
     hidden.rename(hidden.with_suffix(".away"))
     repository = host.hub.repositories["akiyamasho/AnimeBackgroundGAN-Miyazaki"]
     repository.content = b"\0" * STYLES["miyazaki"].size
-    repository.always = hub.Fault(rate=1e6)
+    repository.always = hub.Fault(rate=4e6)
     graph = Graph()
     image = graph("LoadImage", image="photo.png")
     nodes = graph.save(graph.apply(graph.load("Hayao Miyazaki"), image))
     seen: list[tuple[str, int, int]] = []
+    pressed: list[float] = []
 
     def cancel(*step) -> None:
         seen.append(step)
-        if step[1] > 0 and len(seen) > 3:
+        if step[1] > 0 and not pressed:
+            pressed.append(time.monotonic())
             host.post("/interrupt", {})
 
     try:
-        started = time.monotonic()
         with pytest.raises(paint.ComfyError, match="cancelled"):
             client.run(nodes, cancel)
-        assert time.monotonic() - started < 20  # all of it would take 44 seconds
+        assert time.monotonic() - pressed[0] < 3  # all of it would take 8 seconds more
         assert {step[0] for step in seen} == {"2"}
         assert not list(host.extra.glob("*.pth"))
         info = host.get("/object_info/AnimeBGLoadModel")["AnimeBGLoadModel"]
