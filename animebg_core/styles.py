@@ -71,7 +71,44 @@ STYLES: Mapping[str, Style] = _by_key(
     ),
 )
 
-# Small networks of the project's own, shipped in weights/. None yet.
-LITE_STYLES: Mapping[str, Style] = _by_key()
+# Small networks of the project's own, shipped in weights/, taught by the published ones.
+LITE_STYLES: Mapping[str, Style] = _by_key(
+    Style(
+        key="shinkai-lite",
+        label="Makoto Shinkai (Lite)",
+        repository="",
+        file="animebg-lite-shinkai.safetensors",
+        size=2_243_054,
+        sha256="1314297ff8617f4b1dd00ca55bbfc06216db3cbb69791196006a6e6554b7e974",
+        licence="MIT",
+    ),
+    Style(
+        key="hosoda-lite",
+        label="Mamoru Hosoda (Lite)",
+        repository="",
+        file="animebg-lite-hosoda.safetensors",
+        size=2_243_046,
+        sha256="fdb013a463464217e03100e3f699255823f31b6bd597e2d6fc412ee54f51a46d",
+        licence="MIT",
+    ),
+    Style(
+        key="miyazaki-lite",
+        label="Hayao Miyazaki (Lite)",
+        repository="",
+        file="animebg-lite-miyazaki.safetensors",
+        size=2_243_054,
+        sha256="7c86bc423776a451c3b463b38d12d785b165413e374b5924e076671497324be2",
+        licence="MIT",
+    ),
+    Style(
+        key="kon-lite",
+        label="Satoshi Kon (Lite)",
+        repository="",
+        file="animebg-lite-kon.safetensors",
+        size=2_243_046,
+        sha256="30c7fc0b5ca34ddda71a39b5e79ca30689dd359868e78649d255a9121890ca93",
+        licence="MIT",
+    ),
+)
 
 DEFAULT_STYLE = "shinkai"

@@ -1,0 +1,66 @@
+"""The shipped small networks: complete, what they say they are, and painting what they painted."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from animebg_core import LITE_STYLES, STYLES, load_generator, stylize
+
+DATA = Path(__file__).resolve().parent / "data"
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
+
+def pixels(name: str) -> torch.Tensor:
+    """A picture of tests/data as [1, H, W, 3] in [0, 1]."""
+    with Image.open(DATA / name) as picture:
+        return torch.from_numpy(np.array(picture.convert("RGB"))).float()[None] / 255
+
+
+def test_every_published_style_has_a_small_network():
+    assert list(LITE_STYLES) == [f"{key}-lite" for key in STYLES]
+    for style in LITE_STYLES.values():
+        assert style.label == f"{STYLES[style.key.removesuffix('-lite')].label} (Lite)"
+        assert style.repository == ""
+
+
+@pytest.mark.parametrize("key", LITE_STYLES)
+def test_the_file_is_the_one_in_the_table(key):
+    style = LITE_STYLES[key]
+    content = (WEIGHTS / style.file).read_bytes()
+    assert len(content) == style.size <= 4 << 20
+    assert hashlib.sha256(content).hexdigest() == style.sha256
+
+
+@pytest.mark.parametrize("key", LITE_STYLES)
+def test_the_file_says_where_it_comes_from(key):
+    with safe_open(WEIGHTS / LITE_STYLES[key].file, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["style"] == key
+    assert metadata["teacher_sha256"] == STYLES[key.removesuffix("-lite")].sha256
+    assert metadata["licence"] == LITE_STYLES[key].licence == "MIT"
+    assert metadata["training_commit"] and metadata["seed"]
+
+
+def test_a_photo_through_a_trained_network():
+    """The real thing with nothing but the repository: the golden was painted in float32."""
+    painted = stylize(pixels("photo.png"), load_generator("shinkai-lite"))
+    golden = pixels("photo-shinkai-lite.png")
+    # Half a level is the golden's own rounding; the rest is float32 in another order of sums.
+    assert (painted - golden).abs().max() < 1.0 / 255
+
+
+@pytest.mark.parametrize("key", LITE_STYLES)
+def test_each_paints_its_own_picture(key):
+    """Not flat, not the photo, and not another style's picture."""
+    photo = pixels("photo.png")
+    painted = {other: stylize(photo, load_generator(other)) for other in LITE_STYLES}
+    mine = painted.pop(key)
+    assert mine.shape == photo.shape
+    assert mine.std() > 0.05
+    for other in (photo, *painted.values()):
+        assert (mine - other).abs().mean() > 0.02
