@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import cast
@@ -165,15 +164,12 @@ def convert(source: str | Path, target: str | Path) -> None:
         )
     load_checkpoint(source)  # refuses what is no network of this design
     state = {name: tensor.contiguous() for name, tensor in read_state(source).items()}
-    handle, temporary = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"
-    )
-    os.close(handle)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         save_file(state, temporary, metadata={"format": "pt"})
         os.replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

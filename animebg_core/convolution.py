@@ -1,7 +1,7 @@
 """Convolutions over a padded window of rows: the one narrow operation that a kernel for a device
 replaces.
 
-Plain torch throughout. On the CPU three shapes have faster forms than the operator's own, in the
+Plain torch throughout. On the CPU two shapes have faster forms than the operator's own, in the
 layout where each pixel's channels lie together; `docs/benchmarks.md` says what each form gained.
 """
 
@@ -100,8 +100,6 @@ def make_kernel(
     weight = weights.weight.to(dtype)
     offset = weights.bias.to(dtype) if bias else None
     if on_cpu(weight.device):
-        if conv.transposed:
-            return _transposed_by_phases(weight, offset)
         if conv.kernel == 3 and conv.stride == 1 and min(weight.shape[:2]) >= 96 and pixels >= 4096:
             return _winograd(weight, offset)
         if conv.kernel > 3 and weight.shape[0] < 16:
@@ -113,38 +111,6 @@ def make_kernel(
             lambda window, _: F.conv_transpose2d(window, weight, offset, stride=2)[:, :, 1:, 1:]
         )
     return Kernel(lambda window, _: F.conv2d(window, weight, offset, conv.stride))
-
-
-def _transposed_by_phases(weight: Tensor, bias: Tensor | None) -> Kernel:
-    """A transposed 3x3 convolution of stride 2 as four ordinary ones, one for each parity of row
-    and column.
-
-    An even output row reads one source row, through the kernel's middle; an odd one reads two. The
-    window has a row below and a column to the right beyond those that even rows and columns read.
-    """
-    taps = ((1,), (2, 0))
-    phases = [
-        (
-            y,
-            x,
-            weight[:, :, taps[y]][:, :, :, taps[x]]
-            .transpose(0, 1)
-            .contiguous(memory_format=torch.channels_last),
-        )
-        for y in (0, 1)
-        for x in (0, 1)
-    ]
-
-    def run(window: Tensor, scratch: Scratch) -> Tensor:
-        images, _, rows, columns = window.shape
-        rows, columns = rows - 1, columns - 1
-        made = scratch.take("result", images, rows, 2, columns, 2, weight.shape[1])
-        for y, x, phase in phases:
-            part = F.conv2d(window[:, :, : rows + y, : columns + x], phase, bias)
-            made[:, :, y, :, x] = part.permute(0, 2, 3, 1)
-        return made.view(images, 2 * rows, 2 * columns, -1).permute(0, 3, 1, 2)
-
-    return Kernel(run)
 
 
 def _narrow(weight: Tensor, bias: Tensor | None) -> Kernel:

@@ -83,7 +83,7 @@ def test_the_forms_for_other_devices_equal_the_reference(checkpoint, monkeypatch
     [
         (Conv(3, padding="reflect"), 96, 112),  # Winograd
         (Conv(7, padding="reflect"), 64, 3),  # few channels
-        (Conv(3, stride=2, transposed=True), 24, 16),  # four phases
+        (Conv(3, stride=2, transposed=True), 24, 16),
         (Conv(3, stride=2), 8, 16),
     ],
 )
