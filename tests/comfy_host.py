@@ -80,7 +80,7 @@ class Host:
         self._wait()
 
     def _wait(self) -> None:
-        until = time.monotonic() + 180
+        until = time.monotonic() + 400
         while time.monotonic() < until:
             try:
                 self.get("/system_stats")

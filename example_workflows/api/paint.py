@@ -72,7 +72,9 @@ class Client:
             elif kind == "executing" and data["node"] is None:
                 break  # and not at "execution_success": older servers write the history after it
         outputs = json.loads(self._http(f"/history/{prompt}"))[prompt]["outputs"]
-        saved = [image for node in outputs.values() for image in node.get("images", [])]
+        # By node: the history has them in the order in which they happened to run.
+        order = sorted(outputs, key=lambda node: (len(node), node))
+        saved = [image for node in order for image in outputs[node].get("images", [])]
         return [self._http(f"/view?{urllib.parse.urlencode(image)}") for image in saved]
 
     def close(self) -> None:
