@@ -244,7 +244,7 @@ class Run:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
         self.optimizer.step()
-        keep = min(0.998, (1 + self.step) / (10 + self.step))
+        keep = min(0.998, (4 + self.step) / (8 + self.step))  # over the last quarter of the steps
         with torch.no_grad():
             names = list(self.average)
             torch._foreach_lerp_(
