@@ -79,7 +79,7 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         repository="",
         file="animebg-lite-shinkai.safetensors",
         size=2_243_054,
-        sha256="1314297ff8617f4b1dd00ca55bbfc06216db3cbb69791196006a6e6554b7e974",
+        sha256="6aee5d6976dc8b3dcc9fc777f163a4d4093d952db434073c78bec244fab0da4b",
         licence="MIT",
     ),
     Style(
@@ -97,7 +97,7 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         repository="",
         file="animebg-lite-miyazaki.safetensors",
         size=2_243_054,
-        sha256="7c86bc423776a451c3b463b38d12d785b165413e374b5924e076671497324be2",
+        sha256="0dc3fa5ca74be9e117e840c5afae86c83b2979e08c3994eff4cb3316a758bfaf",
         licence="MIT",
     ),
     Style(
