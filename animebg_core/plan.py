@@ -230,12 +230,8 @@ def _peak_bytes(generator: Generator, plan: RunPlan, height: int, width: int, ma
         last, size = run.last, table[run.last.name][-1].size
         made = plan.batch * size[0] * size[1] * generator.channels[last.name]
         made *= plan.map_dtype.itemsize if run.store else 0
-        if last.in_block:
-            # The second convolution of a block writes over what it has read, where there are
-            # strips.
-            held = running + (made if size[0] > plan.strip(run) else 2 * made)
-        else:
-            held = source + made
+        # Each convolution of a block writes over what the one before it has read.
+        held = (running if last.in_block else source) + made
         if cpu and not last.norm:
             held += plan.batch * height * width * 4 * 4  # the result, with an alpha channel
         peak = max(peak, held + _scratch_bytes(generator, run, table, plan))

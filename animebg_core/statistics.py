@@ -76,38 +76,54 @@ class Moments:
             centred.mul_(weight)
         return Moments(count, mean, centred.sum((2, 3)), low, high)
 
-    @staticmethod
-    def merged(parts: list[Moments]) -> Moments:
-        """All strips as one, by the formula of Chan, Golub and LeVeque (1979), in float64.
-
-        On the CPU, since not every device has float64: one transfer for each pass over the image.
-        """
-        count, mean, m2 = (
-            torch.stack(values).to("cpu", torch.float64)
-            for values in zip(*((part.count, part.mean, part.m2) for part in parts), strict=True)
-        )
-        total = count.sum(0)
-        overall = (count * mean).sum(0) / total
-        second = (m2 + count * (mean - overall).square()).sum(0)
-        lows = [part.low for part in parts if part.low is not None]
-        highs = [part.high for part in parts if part.high is not None]
-        if not lows:
-            return Moments(total, overall, second)
-        return Moments(
-            total, overall, second, torch.stack(lows).amin(0), torch.stack(highs).amax(0)
-        )
-
     def norm(self, scale: Tensor, shift: Tensor) -> Norm:
         """The published norm with these statistics, on the device of `scale` [C]."""
         factor = scale.to("cpu", torch.float64) / (self.m2 / self.count + NORM_EPS).sqrt()
         offset = shift.to("cpu", torch.float64) - self.mean * factor
-        factor, offset = (
-            values[:, :, None, None].to(torch.float32).to(scale.device)
-            for values in (factor, offset)
-        )
-        if self.low is None or self.high is None:
-            return Norm(factor, offset)
-        # Nothing covered enough: no range, and nothing is clamped.
-        none = self.low > self.high
-        low = self.low.masked_fill(none, -torch.inf)[:, :, None, None]
-        return Norm(factor, offset, low, self.high.masked_fill(none, torch.inf)[:, :, None, None])
+        values = [factor, offset]
+        if self.low is not None and self.high is not None:
+            # Where nothing is covered enough there is no range, and nothing is clamped.
+            none = self.low > self.high
+            values += [
+                self.low.masked_fill(none, -torch.inf),
+                self.high.masked_fill(none, torch.inf),
+            ]
+        return Norm(*(v[:, :, None, None].to(torch.float32).to(scale.device) for v in values))
+
+
+class Gathering:
+    """The moments of a map, strip by strip.
+
+    They are kept in one tensor: many small ones, each made between large ones that come and go,
+    would keep the heap from using the room of those again.
+    """
+
+    def __init__(self, strips: int) -> None:
+        self._strips, self._seen = strips, 0
+        self._table: Tensor | None = None  # [5, strips, N, C]: count, mean, m2, low, high
+
+    def add(self, rows: Tensor, weight: Tensor | None, scratch: Scratch) -> None:
+        """Count the next strip [N, C, h, W], its pixels weighted by [N, 1, h, W]."""
+        part = Moments.of(rows, weight, scratch)
+        if self._table is None:
+            self._table = part.mean.new_zeros(5, self._strips, *part.mean.shape)
+        for row, value in zip(self._table, (part.count, part.mean, part.m2), strict=False):
+            row[self._seen] = value
+        if part.low is not None and part.high is not None:
+            self._table[3, self._seen], self._table[4, self._seen] = part.low, part.high
+        self._seen += 1
+
+    def merged(self, *, ranged: bool) -> Moments:
+        """All strips as one, by the formula of Chan, Golub and LeVeque (1979), in float64.
+
+        On the CPU, since not every device has float64: one transfer for each pass over the image.
+        `ranged` says that there were weights, and so that low and high are known.
+        """
+        assert self._table is not None and self._seen == self._strips
+        count, mean, m2, low, high = self._table.to("cpu", torch.float64)
+        total = count.sum(0)
+        overall = (count * mean).sum(0) / total
+        second = (m2 + count * (mean - overall).square()).sum(0)
+        if not ranged:
+            return Moments(total, overall, second)
+        return Moments(total, overall, second, low.amin(0), high.amax(0))

@@ -28,7 +28,7 @@ from .convolution import (
 )
 from .generator import Conv, ConvWeights, Generator, Stage
 from .plan import RunPlan, pass_work, passes
-from .statistics import Moments, Norm
+from .statistics import Gathering, Norm
 
 
 class Source(Protocol):
@@ -131,10 +131,11 @@ class ConvStream:
             assert like is not None
             shape = (like.shape[0], like.shape[1], rows, self._columns)
             layout = memory_format(self._device, self._dtype)
-            # Zeros, since padding columns of zeros are never written again.
-            self._window = torch.zeros(shape, dtype=self._dtype, device=self._device).to(
-                memory_format=layout
+            window = torch.empty(
+                shape, dtype=self._dtype, device=self._device, memory_format=layout
             )
+            # Zeros, since padding columns of zeros are never written again.
+            self._window = window.zero_()
         window = self._window
         assert window is not None
         if old is not None and kept:
@@ -217,7 +218,7 @@ def paint(
         if on_cpu(generator.device):
             release_memory()
         work = pass_work(generator, run, height, width)
-        parts: list[Moments] = []
+        moments = Gathering(-(-chain.height // strip))
         kept: Tensor | None = None
         for start in range(0, chain.height, strip):
             stop = min(start + strip, chain.height)
@@ -226,12 +227,10 @@ def paint(
                 if run.store:
                     rows = rows.to(plan.map_dtype)
                     kept = _keep(rows, start, chain.height, spare if kept is None else kept)
-                at = (
-                    None
-                    if pyramid is None
-                    else pyramid[last.shrink][:, :, start:stop, : chain.width]
-                )
-                parts.append(Moments.of(rows, at, scratch))
+                counts = pyramid[last.shrink] if pyramid else None
+                if counts is not None:
+                    counts = counts[:, :, start:stop, : chain.width]
+                moments.add(rows, counts, scratch)
             else:
                 write(start, rows.tanh_())
             if step:
@@ -239,7 +238,7 @@ def paint(
         if not last.norm:
             return
         own = generator.weights(last)
-        norms[last.name] = Moments.merged(parts).norm(own.scale, own.shift)
+        norms[last.name] = moments.merged(ranged=pyramid is not None).norm(own.scale, own.shift)
 
         if kept is None:
             continue

@@ -20,7 +20,7 @@ from animebg_core import (
 from animebg_core.convolution import Scratch, make_kernel
 from animebg_core.generator import Conv, ConvWeights
 from animebg_core.plan import passes, total_work
-from animebg_core.statistics import Moments
+from animebg_core.statistics import Gathering
 
 # Two results that differ only in the order of float32 operations; seen: 4e-6.
 ROUNDING = 1e-5
@@ -130,8 +130,10 @@ def test_a_flat_picture_is_finite_at_every_precision(checkpoint, dtype, value):
 def test_moments_merge_to_those_of_the_whole():
     """By strips of any height, also where the mean is far larger than the deviation."""
     rows = torch.randn(2, 5, 40, 17) + 300 * torch.arange(5.0)[None, :, None, None]
-    parts = [Moments.of(part, None, Scratch()) for part in rows.split([1, 20, 3, 16], 2)]
-    merged = Moments.merged(parts)
+    gathering = Gathering(4)
+    for strip in rows.split([1, 20, 3, 16], 2):
+        gathering.add(strip, None, Scratch())
+    merged = gathering.merged(ranged=False)
     exact = rows.double()
     assert torch.allclose(merged.mean, exact.mean((2, 3)), rtol=1e-6, atol=1e-6)
     variance = exact.var((2, 3), correction=0)
@@ -142,11 +144,15 @@ def test_weighted_moments_see_only_what_counts():
     rows = torch.randn(1, 3, 8, 10)
     weight = (torch.rand(1, 1, 8, 10) > 0.5).float()
     rows_elsewhere = torch.where(weight > 0, rows, rows * 100 + 7)
-    strips = zip(rows_elsewhere.split(3, 2), weight.split(3, 2), strict=True)
-    merged = Moments.merged([Moments.of(strip, counts, Scratch()) for strip, counts in strips])
+    gathering = Gathering(3)
+    for strip, counts in zip(rows_elsewhere.split(3, 2), weight.split(3, 2), strict=True):
+        gathering.add(strip, counts, Scratch())
+    merged = gathering.merged(ranged=True)
     seen = rows[0, :, weight[0, 0] > 0].double()
     assert torch.allclose(merged.mean[0], seen.mean(1), atol=1e-5)
     assert torch.allclose(merged.m2[0] / merged.count[0], seen.var(1, correction=0), rtol=1e-4)
+    assert merged.low is not None and torch.equal(merged.low[0], seen.amin(1))
+    assert merged.high is not None and torch.equal(merged.high[0], seen.amax(1))
 
 
 def test_progress_counts_all_work_once(generator):
