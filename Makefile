@@ -11,7 +11,7 @@ READY := .venv/ready
 
 demo: $(READY)
 	@mkdir -p demo
-	@$(BIN)/animebg stylize docs/images/demo-photo.jpg -o demo/anime.jpg --overwrite
+	@$(BIN)/animebg stylize docs/images/demo-photo.jpg --style shinkai-lite -o demo/anime.jpg --overwrite
 	@echo "Look at demo/anime.jpg, painted from docs/images/demo-photo.jpg."
 
 test: $(READY)
