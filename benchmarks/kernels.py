@@ -17,7 +17,7 @@ from torch import Tensor
 
 from animebg_core import convolution
 from animebg_core.convolution import Scratch
-from animebg_core.stream import Moments
+from animebg_core.statistics import Moments
 
 LAST = torch.channels_last
 Forms = dict[str, Callable[[], Tensor]]
@@ -130,9 +130,22 @@ def transposed(
         return F.conv_transpose2d(x, w, stride=2)[:, :, 1 : 2 * rows + 1, 1 : 2 * columns + 1]
 
     forms = _direct(run, window, weight)
-    scratch = Scratch()
-    kernel = convolution._transposed_by_phases(weight, None)
-    forms["four phases"] = lambda: kernel.run(window, scratch)
+    # An even row (column) of the output reads one of the source, an odd one two.
+    taps = ((1,), (2, 0))
+    phases = [
+        (y, x, weight[:, :, taps[y]][:, :, :, taps[x]].transpose(0, 1).to(memory_format=LAST))
+        for y in (0, 1)
+        for x in (0, 1)
+    ]
+    result = torch.empty(1, rows, 2, columns, 2, made)
+
+    def by_phases() -> Tensor:
+        for y, x, phase in phases:
+            part = F.conv2d(window[:, :, : rows + y, : columns + x], phase)
+            result[:, :, y, :, x] = part.permute(0, 2, 3, 1)
+        return result.view(1, 2 * rows, 2 * columns, made).permute(0, 3, 1, 2)
+
+    forms["four ordinary ones, by parity"] = by_phases
     title = f"transposed 3x3, {channels} to {made}, {rows}x{columns}"
     work = 2 * 9 * channels * made * rows * columns
     return title, work, run(window.double(), weight.double()), forms

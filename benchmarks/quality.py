@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from animebg_core import Generator, stylize
-from animebg_core.stream import Moments
+from animebg_core.statistics import Moments
 
 TILE, OVERLAP = 512, 32  # of the host's own tiled upscaling
 THUMBNAILS = (512, 1024)
@@ -35,7 +35,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write comparisons here")
     args = parser.parse_args()
 
-    generator = _common.load_network(args).generator
+    network = _common.load_network(args)
+    generator = network.generator
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "exact, store": lambda image: stream(image, generator, "store"),
         "exact, recompute": lambda image: stream(image, generator, "recompute"),
@@ -64,6 +65,21 @@ def main() -> None:
                 shown[f"{name}: {scores[name]:.1f} dB"] = painted[name]
             draw(shown, args.pictures / f"tiles-{path.stem}.jpg")
     _common.print_table(["photo", "size", *ways], rows)
+    print_flat(network)
+
+
+def print_flat(network: _common.Network) -> None:
+    """Pictures of one colour, where rounding errors grow: against float64."""
+    rows = []
+    for value in (0.0, 0.3, 0.5, 1.0):
+        image = torch.full((1, 96, 128, 3), value)
+        exact = _common.oracle.stylize(network.state, image)
+        row = [f"{value}"]
+        for run in (_baselines.published(network.state), _baselines.ours(network.generator)):
+            row.append(f"{(run(image) - exact).abs().max().item():.0e}")
+        rows.append(row)
+    print("flat 96x128 pictures: largest difference to the published arithmetic in float64\n")
+    _common.print_table(["value", "published, float32", "ours, float32"], rows)
 
 
 def load(path: Path, longest: int) -> Tensor:
