@@ -121,8 +121,8 @@ def test_what_lies_outside_the_mask_does_not_matter(generator):
 def test_the_norms_see_only_what_is_painted(checkpoint):
     """Masked statistics, against the reference run on the painted part alone.
 
-    Far from the mask's edge the two differ only by the rows near it that the statistics see, and are
-    close; with statistics of the whole picture they are not.
+    Far from the mask's edge the two differ only by the rows near it that the statistics see, and
+    are close; with statistics of the whole picture they are not.
     """
     generator = load_generator(checkpoint)
     image = torch.rand(1, 256, 64, 3)
