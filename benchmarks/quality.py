@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from animebg_core import Generator, stylize
-from animebg_core.statistics import Moments
+from animebg_core.statistics import Gathering, Moments
 
 TILE, OVERLAP = 512, 32  # of the host's own tiled upscaling
 THUMBNAILS = (512, 1024)
@@ -107,19 +107,19 @@ def by_thumbnail(image: Tensor, generator: Generator, longest: int) -> Tensor:
     scale = longest / max(height, width)
     size = (round(height * scale), round(width * scale))
     small = F.interpolate(image.permute(0, 3, 1, 2), size, mode="bicubic", antialias=True)
-    merged, seen = Moments.merged, []
+    merged, seen = Gathering.merged, []
 
-    def record(parts: list[Moments]) -> Moments:
-        seen.append(merged(parts))
+    def record(gathered: Gathering, *, ranged: bool) -> Moments:
+        seen.append(merged(gathered, ranged=ranged))
         return seen[-1]
 
-    def recall(parts: list[Moments]) -> Moments:
+    def recall(gathered: Gathering, *, ranged: bool) -> Moments:
         return seen.pop(0)
 
     # Both runs go through the same norms in the same order.
-    with mock.patch.object(Moments, "merged", record):
+    with mock.patch.object(Gathering, "merged", record):
         stream(small.permute(0, 2, 3, 1).clamp(0, 1), generator, "store")
-    with mock.patch.object(Moments, "merged", recall):
+    with mock.patch.object(Gathering, "merged", recall):
         return stream(image, generator, "store")
 
 
