@@ -65,7 +65,41 @@ def main() -> None:
                 shown[f"{name}: {scores[name]:.1f} dB"] = painted[name]
             draw(shown, args.pictures / f"tiles-{path.stem}.jpg")
     _common.print_table(["photo", "size", *ways], rows)
+    print_masks(generator, args.photos)
     print_flat(network)
+
+
+def print_masks(generator: Generator, photos: list[Path], longest: int = 640) -> None:
+    """How far what is not to be painted tints what is: with a mask and without."""
+    run = _baselines.ours(generator)
+    rows = []
+    for path in photos:
+        image = load(path, longest)
+        height, width = image.shape[1:3]
+        bar = height // 8
+        other, left = image.clone(), torch.zeros(height, width)
+        other[:, :, width // 2 :], left[:, : width // 2] = 1, 1
+        barred, inner = image.clone(), torch.zeros(height, width)
+        barred[:, :bar], barred[:, -bar:], inner[bar:-bar] = 0, 0, 1
+        row = [path.stem]
+        for changed, mask in ((other, left), (barred, inner)):
+            seen = mask[None, :, :, None].expand_as(image) > 0
+            plain = run(image)[seen]
+            kept = stylize(image, generator, mask=mask)[seen]
+            masked = stylize(changed, generator, mask=mask)[seen]
+            scores = (
+                decibels(run(changed)[seen], plain),
+                decibels(masked, kept),
+                decibels(masked, plain),
+            )
+            row += [f"{score:.1f}" for score in scores]
+        rows.append(row)
+    print(f"photos at {longest} pixels; half: the right half turned white; bars: black above and")
+    print("below, an eighth each. dB over the rest, the changed photo against the unchanged one:")
+    print("neither masked, both masked, and masked against the unchanged one without a mask\n")
+    kinds = ("plain", "masked", "masked, plain")
+    header = [f"{what}: {kind}" for what in ("half", "bars") for kind in kinds]
+    _common.print_table(["photo", *header], rows)
 
 
 def print_flat(network: _common.Network) -> None:
