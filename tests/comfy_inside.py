@@ -31,6 +31,7 @@ import comfy.model_management as management
 import comfy.model_patcher
 import comfy_stand_ins
 import folder_paths
+import node_contract
 import nodes as host_nodes
 import oracle
 import torch
@@ -156,10 +157,8 @@ def main() -> None:
         check_intermediates(pack, network)
         check_cancel(pack, network)
     # Every input of both nodes, as the unit tests see them on the stand-ins.
-    from test_nodes import broken_promises, promised_by_schema
-
     schemas = [node.define_schema() for node in (pack.AnimeBGLoadModel, pack.AnimeBGApplyStyle)]
-    broken = broken_promises(promised_by_schema(schemas))
+    broken = node_contract.broken_promises(node_contract.promised_by_schema(schemas))
     assert not broken, json.dumps(broken)
     assert isinstance(schemas[0], io.Schema)
 

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import oracle
 import pytest
 import torch
 from comfy_host import Graph, Host
+from node_contract import broken_promises, promised_by_server
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -108,8 +110,6 @@ def test_the_pack_loads_fast_and_silently(host):
 
 
 def test_what_the_server_says_of_the_nodes_keeps_the_promise(host):
-    from test_nodes import broken_promises, promised_by_server
-
     nodes = ("AnimeBGLoadModel", "AnimeBGApplyStyle")
     info = {name: host.get(f"/object_info/{name}")[name] for name in nodes}
     assert broken_promises(promised_by_server(info)) == []
@@ -234,6 +234,19 @@ def test_the_example_workflows_run_through_the_client(host, name, tmp_path):
     if name == "only-the-background":
         assert difference(painted[:, :60], np.array(photo(128, 85))[:, :60]) <= 1  # saved twice
         assert difference(painted[:, 70:], np.array(photo(128, 85))[:, 70:]) > 20
+
+
+def test_the_program_in_the_readme_runs(host, tmp_path):
+    text = (comfy_host.ROOT / "README.md").read_text(encoding="utf-8").split("### Headless")[1]
+    program = text.split("```python\n")[1].split("```")[0]
+    assert "127.0.0.1:8188" in program
+    (tmp_path / "program.py").write_text(program.replace("127.0.0.1:8188", host.server))
+    for name in ("paint.py", "photo-to-anime.json"):
+        shutil.copyfile(comfy_host.WORKFLOWS / "api" / name, tmp_path / name)
+    photo(64, 48).save(tmp_path / "photo.jpg")
+    subprocess.run([sys.executable, "program.py"], cwd=tmp_path, check=True, timeout=120)
+    with Image.open(tmp_path / "painted-0.png") as painted:
+        assert painted.size == (1024, 768)
 
 
 def test_the_loader_is_cached_until_its_file_changes(host, client):
