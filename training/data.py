@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,24 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Tone:
+    """Another exposure, light and saturation of a photograph."""
+
+    gamma: float
+    gains: tuple[float, float, float]  # of R, G, B
+    saturation: float
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
-    """One training picture: a photograph scaled, cut and perhaps mirrored."""
+    """One training picture: a photograph scaled, cut, perhaps mirrored and given another tone."""
 
     photo: Path
     longest: int  # side of the whole photograph after scaling
     pixels: int  # at most; a larger photograph is cut to a window of the same shape
     place: tuple[float, float]  # of the window, 0 to 1 in x and y
     mirrored: bool
+    tone: Tone | None
 
 
 def photos(folder: Path, split: str) -> list[Path]:
@@ -30,10 +41,28 @@ def photos(folder: Path, split: str) -> list[Path]:
     return [folder / row["file"] for row in index["photos"] if row["split"] == split]
 
 
+def drawn_tone(draw: random.Random) -> Tone:
+    """A tone that a camera or a time of day might have given."""
+    return Tone(
+        gamma=math.exp(draw.uniform(-0.35, 0.35)),
+        gains=tuple(math.exp(draw.uniform(-0.12, 0.12)) for _ in range(3)),
+        saturation=draw.uniform(0.6, 1.4),
+    )
+
+
 def variants(
-    paths: list[Path], count: int, sizes: tuple[int, int], pixels: int, seed: int
+    paths: list[Path],
+    count: int,
+    sizes: tuple[int, int],
+    pixels: int,
+    seed: int,
+    *,
+    toned: float = 0.0,
 ) -> list[Variant]:
-    """`count` variants, every photograph equally often, in an order that the seed decides."""
+    """`count` variants, every photograph equally often, in an order that the seed decides.
+
+    A share `toned` of them, 0 to 1, is given another tone.
+    """
     draw = random.Random(seed)
     chosen: list[Path] = []
     while len(chosen) < count:
@@ -45,6 +74,7 @@ def variants(
             pixels=pixels,
             place=(draw.random(), draw.random()),
             mirrored=draw.random() < 0.5,
+            tone=drawn_tone(draw) if draw.random() < toned else None,
         )
         for path in chosen[:count]
     ]
@@ -62,6 +92,14 @@ def scaled(path: Path, longest: int) -> Image.Image:
     return picture
 
 
+def with_tone(rgb: np.ndarray, tone: Tone) -> np.ndarray:
+    """uint8 RGB [H, W, 3] in another tone, the same shape and type."""
+    light = (rgb / 255) ** tone.gamma * tone.gains
+    grey = light.mean(axis=2, keepdims=True)
+    light = grey + tone.saturation * (light - grey)
+    return np.rint(light.clip(0, 1) * 255).astype(np.uint8)
+
+
 def cut(variant: Variant) -> np.ndarray:
     """The variant as uint8 RGB [H, W, 3], sides multiples of 4."""
     picture = scaled(variant.photo, variant.longest)
@@ -70,6 +108,8 @@ def cut(variant: Variant) -> np.ndarray:
     left = round(variant.place[0] * (picture.width - width))
     top = round(variant.place[1] * (picture.height - height))
     pixels = np.asarray(picture.crop((left, top, left + width, top + height)))
+    if variant.tone:
+        pixels = with_tone(pixels, variant.tone)
     return np.ascontiguousarray(pixels[:, ::-1] if variant.mirrored else pixels)
 
 
