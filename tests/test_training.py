@@ -16,7 +16,7 @@ from animebg_core import STYLES, load_generator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # training/ is not installed
 
-from training import distill, fit, start  # noqa: E402
+from training import data, distill, fit, start  # noqa: E402
 from training.network import run_maps  # noqa: E402
 
 WIDTHS = start.Widths(full=4, half=8, quarter=16, inner=8, blocks=(0, 1))
@@ -50,6 +50,25 @@ def run(photos, teacher, steps):
     command += ["--variants", "6", "--sizes", "64", "96", "--pixels", "4096"]
     args = distill.parse(command)
     return distill.Run(args, distill.options_of(args, WIDTHS))
+
+
+def test_variants_in_another_tone(photos):
+    """Training pictures only: a share of them, bit for bit again from the same seed."""
+    paths = data.photos(photos, "train")
+    plain = data.variants(paths, 40, (64, 96), 4096, seed=1)
+    toned = data.variants(paths, 40, (64, 96), 4096, seed=1, toned=0.5)
+    assert all(variant.tone is None for variant in plain)
+    assert 10 < sum(variant.tone is not None for variant in toned) < 30
+    assert toned == data.variants(paths, 40, (64, 96), 4096, seed=1, toned=0.5)
+
+    rgb = data.cut(plain[0])
+    neutral = data.Tone(gamma=1.0, gains=(1.0, 1.0, 1.0), saturation=1.0)
+    np.testing.assert_array_equal(data.with_tone(rgb, neutral), rgb)
+    warm = data.with_tone(rgb, data.Tone(gamma=0.8, gains=(1.1, 1.0, 0.9), saturation=0.0))
+    assert warm.dtype == np.uint8
+    assert warm.shape == rgb.shape
+    assert (warm.max(axis=2) == warm.min(axis=2)).all()  # no saturation: grey
+    assert warm.mean() > rgb.mean()
 
 
 def test_nothing_is_lost_where_nothing_is_reduced(teacher):

@@ -356,13 +356,23 @@ def parse(command: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--start", type=Path, help="another style's state.pt to begin from")
     parser.add_argument("--out", type=Path, help="where the finished network is written")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--variants", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--variants", type=int, default=1300)
     parser.add_argument("--sizes", type=int, nargs=2, default=(400, 960), help="longest sides")
     parser.add_argument("--pixels", type=int, default=100_000, help="most pixels of a variant")
     parser.add_argument("--rate", type=float, default=2e-3, help="steps, of each tensor's size")
-    parser.add_argument("--inner", type=int, default=64, help="channels inside a residual block")
-    parser.add_argument("--blocks", type=int, nargs="+", default=list(range(8)))
+    default = Widths()
+    parser.add_argument(
+        "--widths",
+        type=int,
+        nargs=4,
+        metavar=("FULL", "HALF", "QUARTER", "INNER"),
+        default=(default.full, default.half, default.quarter, default.inner),
+        help="channels at full, half and quarter size, and inside a residual block",
+    )
+    parser.add_argument(
+        "--blocks", type=int, nargs="+", default=default.blocks, help="the teacher's that are kept"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--look-every", type=int, default=250)
     parser.add_argument("--save-seconds", type=float, default=120)
@@ -391,7 +401,7 @@ def main() -> None:
     args = parse()
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)
-    options = options_of(args, Widths(inner=args.inner, blocks=tuple(args.blocks)))
+    options = options_of(args, Widths(*args.widths, blocks=tuple(args.blocks)))
     run = Run(args, options)
     print(f"{options}\nfrom step {run.step}: held-out {run.held_out_psnr():.2f} dB", flush=True)
     run.train(look_every=args.look_every, save_seconds=args.save_seconds)

@@ -25,11 +25,11 @@ from .network import run_maps
 class Widths:
     """Channels by size of the map and in residual blocks; which teacher blocks are kept."""
 
-    full: int = 16
-    half: int = 48
-    quarter: int = 96
-    inner: int = 64
-    blocks: tuple[int, ...] = tuple(range(8))
+    full: int = 8
+    half: int = 32
+    quarter: int = 64
+    inner: int = 48
+    blocks: tuple[int, ...] = (0, 1, 3, 4, 6, 7)
 
 
 @dataclass(frozen=True, slots=True)
