@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import weights
 from .errors import CheckpointError, OptionError
-from .generator import Generator, expected_names, stage_table
+from .generator import Generator, expected_names, is_lite, stage_table
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _FIRST_BLOCK = 4  # the published names count stages: residual blocks begin with conv04_1
@@ -203,6 +203,8 @@ def published_names(blocks: int, *, up_norms: tuple[str, str] | None = None) -> 
 
 def _canonical(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a checkpoint under canonical names; lists what is missing or unexpected."""
+    if is_lite(state):
+        return dict(state)  # our own files have canonical names; the generator checks them
     numbers = [m[1] for name in state if (m := re.fullmatch(r"conv(\d+)_1\.weight", name))]
     blocks = sum(int(number) >= _FIRST_BLOCK for number in numbers)
     names = published_names(blocks, up_norms=_up_norms(state))

@@ -10,7 +10,7 @@ as for strips.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,18 +30,26 @@ class Conv:
     """The geometry of one convolution; channel counts come with its weights.
 
     Padding is `(kernel - 1) / 2` on every side. A transposed one has stride 2 and output padding 1,
-    so that it doubles the size exactly.
+    so that it doubles the size exactly. One that is shuffled doubles it too: each four of its
+    channels become the 2 x 2 pixels of one (Shi et al., "Real-Time Single Image and Video
+    Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network", CVPR 2016).
     """
 
     kernel: int
     stride: int = 1
     padding: Literal["zeros", "reflect"] = "zeros"
     transposed: bool = False
+    shuffled: bool = False
 
     @property
     def padding_before(self) -> int:
         """Rows above and columns to the left that are read beyond the source."""
         return 0 if self.transposed else (self.kernel - 1) // 2
+
+    @property
+    def doubles(self) -> bool:
+        """Whether it makes twice as many rows and columns as it reads."""
+        return self.transposed or self.shuffled
 
     @property
     def padding_after(self) -> int:
@@ -50,7 +58,7 @@ class Conv:
 
     def output_size(self, size: int) -> int:
         """Rows (or columns) made from `size` rows (or columns)."""
-        return size * 2 if self.transposed else -(-size // self.stride)
+        return size * 2 if self.doubles else -(-size // self.stride)
 
     def source_rows(self, start: int, stop: int) -> tuple[int, int]:
         """The source rows `[first, last)` that output rows `[start, stop)` are made of.
@@ -60,6 +68,8 @@ class Conv:
         if self.transposed:
             # Row y takes from source row y // 2, and an odd one from the next as well.
             return start // 2, (stop - 1) // 2 + 2
+        if self.shuffled:
+            start, stop = start // 2, (stop + 1) // 2
         first = start * self.stride - self.padding_before
         return first, (stop - 1 - start) * self.stride + first + self.kernel
 
@@ -74,9 +84,10 @@ class Stage:
         shrink: the map's size against the image's: 1, 2 (half) or 4 (quarter), rounded up.
         norm: an instance norm follows.
         relu: a ReLU follows the norm.
-        settles: its map is brought to its final values in memory, since a residual block reads it
-            twice.
-        adds: the residual block's input is added after the norm.
+        settles: its map is brought to its final values in memory, since it is read twice: by the
+            next stage, and by one that adds it.
+        adds: the earlier stage whose settled map is added after the norm, before the ReLU; the map
+            is cut to the size of that one. "" for none.
     """
 
     name: str
@@ -85,12 +96,26 @@ class Stage:
     norm: bool = True
     relu: bool = True
     settles: bool = False
-    adds: bool = False
+    adds: str = ""
 
     @property
     def in_block(self) -> bool:
         """Whether this is a part of a residual block."""
         return self.name.startswith("block")
+
+
+def _blocks(count: int, entry: str) -> tuple[Stage, ...]:
+    """Residual blocks at quarter size, the first of which reads and adds the stage `entry`."""
+    conv = Conv(3, padding="reflect")
+    stages: list[Stage] = []
+    for block in range(count):
+        name = f"block{block}"
+        stages += [
+            Stage(f"{name}a", (conv,), shrink=4),
+            Stage(f"{name}b", (conv,), shrink=4, relu=False, settles=True, adds=entry),
+        ]
+        entry = f"{name}b"
+    return tuple(stages)
 
 
 def stage_table(blocks: int) -> tuple[Stage, ...]:
@@ -99,25 +124,39 @@ def stage_table(blocks: int) -> tuple[Stage, ...]:
 
     The last stage ends in tanh, not in a norm.
     """
-    inner = Conv(3, padding="reflect")
     down = (Conv(3, stride=2), Conv(3))
     up = (Conv(3, stride=2, transposed=True), Conv(3))
-    residual = tuple(
-        stage
-        for block in range(blocks)
-        for stage in (
-            Stage(f"block{block}a", (inner,), shrink=4),
-            Stage(f"block{block}b", (inner,), shrink=4, relu=False, settles=True, adds=True),
-        )
-    )
     return (
         Stage("input", (Conv(7, padding="reflect"),), shrink=1),
         Stage("down1", down, shrink=2),
         Stage("down2", down, shrink=4, settles=True),
-        *residual,
+        *_blocks(blocks, "down2"),
         Stage("up1", up, shrink=2),
         Stage("up2", up, shrink=1),
         Stage("output", (Conv(7, padding="reflect"),), shrink=1, norm=False, relu=False),
+    )
+
+
+def lite_table(blocks: int) -> tuple[Stage, ...]:
+    """The small generator: the published design with no map at full size, and a way around.
+
+    On a CPU the full-size stages of a narrow network take half of its time. Here the first
+    convolution makes the half-size map at once, the last one makes four pixels at once, and what
+    the first one saw is added before the last, so that the residual blocks need not carry every
+    detail.
+    """
+    return (
+        Stage("input", (Conv(7, stride=2, padding="reflect"),), shrink=2, settles=True),
+        Stage("down", (Conv(3, stride=2),), shrink=4, settles=True),
+        *_blocks(blocks, "down"),
+        Stage(
+            "up",
+            (Conv(3, stride=2, transposed=True), Conv(3)),
+            shrink=2,
+            settles=True,
+            adds="input",
+        ),
+        Stage("output", (Conv(3, shuffled=True),), shrink=1, norm=False, relu=False),
     )
 
 
@@ -168,7 +207,7 @@ class Generator(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         blocks = sum(name.startswith("block") and name.endswith("b.scale") for name in tensors)
-        self.stages = stage_table(blocks)
+        self.stages = (lite_table if is_lite(tensors) else stage_table)(blocks)
         self.channels = _check(self.stages, tensors)
         for stage in self.stages:
             self.add_module(stage.name, StageWeights(stage, tensors))
@@ -189,6 +228,11 @@ class Generator(nn.Module):
     def dtype(self) -> torch.dtype:
         """What weights and maps are stored in; on a GPU also what convolutions compute in."""
         return next(self.parameters()).dtype
+
+
+def is_lite(names: Iterable[str]) -> bool:
+    """Whether canonical tensor names are those of `lite_table`."""
+    return "down.0.weight" in names
 
 
 def expected_names(stages: tuple[Stage, ...]) -> list[str]:
@@ -224,13 +268,16 @@ def _check(stages: tuple[Stage, ...], tensors: Mapping[str, Tensor]) -> dict[str
                     f"expected [{wanted}, {conv.kernel}, {conv.kernel}]"
                 )
                 made = made or width
-            width = made
-            _check_vector(problems, tensors, f"{stage.name}.{index}.bias", width)
+            _check_vector(problems, tensors, f"{stage.name}.{index}.bias", made)
+            width = made // 4 if conv.shuffled else made
         if stage.norm:
             _check_vector(problems, tensors, f"{stage.name}.scale", width)
             _check_vector(problems, tensors, f"{stage.name}.shift", width)
-        if stage.adds and width != channels["down2"]:
-            problems.append(f"{stage.name} makes {width} channels, but adds {channels['down2']}")
+        if stage.adds and width != channels[stage.adds]:
+            problems.append(
+                f"{stage.name} makes {width} channels, but adds {channels[stage.adds]} "
+                f"of {stage.adds}"
+            )
         channels[stage.name] = width
     if width != 3:
         problems.append(f"output makes {width} channels, expected 3")

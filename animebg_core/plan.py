@@ -49,7 +49,7 @@ def passes(stages: tuple[Stage, ...], level: Level) -> tuple[Pass, ...]:
     pending: tuple[Stage, ...] = ()
     for stage in stages:
         pending = (*pending, stage)
-        store = stage.norm and stage.shrink >= _RECOMPUTED_BELOW[level]
+        store = stage.settles or (stage.norm and stage.shrink >= _RECOMPUTED_BELOW[level])
         result.append(Pass(pending, store))
         if store:
             pending = ()
@@ -62,7 +62,7 @@ class RunPlan:
 
     Attributes:
         level: "whole" keeps every map, "store" those of half and quarter size, "recompute" those of
-            quarter size only.
+            quarter size and what a later stage adds.
         rows: height of a strip, in rows of the image.
         block_rows: height of a strip in the residual blocks, in rows of their quarter-size maps.
         batch: images run together.
@@ -97,7 +97,8 @@ class _Step:
     """One convolution of a pass with the sizes it has there."""
 
     conv: Conv
-    inputs: int
+    weights: int  # numbers in its weight
+    inputs: int  # channels
     outputs: int
     source: tuple[int, int]  # height, width of what it reads
     size: tuple[int, int]  # and of what it makes
@@ -105,8 +106,8 @@ class _Step:
     @property
     def work(self) -> int:
         """Multiply-accumulates for the whole map."""
-        height, width = self.source if self.conv.transposed else self.size
-        return height * width * self.inputs * self.outputs * self.conv.kernel**2
+        height, width = self.source if self.conv.doubles else self.size
+        return height * width * self.weights
 
 
 def _steps(generator: Generator, height: int, width: int) -> dict[str, list[_Step]]:
@@ -116,9 +117,10 @@ def _steps(generator: Generator, height: int, width: int) -> dict[str, list[_Ste
     for stage in generator.stages:
         steps: list[_Step] = []
         for index, conv in enumerate(stage.convs):
-            outputs = generator.weights(stage).conv(index).bias.numel()
+            weights = generator.weights(stage).conv(index)
+            outputs = weights.bias.numel() // (4 if conv.shuffled else 1)
             made = (conv.output_size(size[0]), conv.output_size(size[1]))
-            steps.append(_Step(conv, channels, outputs, size, made))
+            steps.append(_Step(conv, weights.weight.numel(), channels, outputs, size, made))
             size, channels = made, outputs
         table[stage.name] = steps
     return table
@@ -225,20 +227,32 @@ def _peak_bytes(generator: Generator, plan: RunPlan, height: int, width: int, ma
     """Bytes taken on the device at the worst moment, as `stream.paint` holds its maps."""
     table = _steps(generator, max(height, MIN_SIDE), max(width, MIN_SIDE))
     cpu = on_cpu(generator.device)
-    peak = source = running = 0
+    added = {stage.adds for stage in generator.stages}
+    sizes: dict[str, int] = {"": 0}  # bytes of each map, by the stage that it was made for
+    held: dict[str, str] = {}  # as in `paint`: maps by the stage whose result they hold
+    source = spare = ""
+    peak = 0
     for run in passes(generator.stages, plan.level):
         last, size = run.last, table[run.last.name][-1].size
+        spare = spare if last.in_block else ""
         made = plan.batch * size[0] * size[1] * generator.channels[last.name]
         made *= plan.map_dtype.itemsize if run.store else 0
-        # Each convolution of a block writes over what the one before it has read.
-        held = (running if last.in_block else source) + made
+        kept = spare if sizes[spare] == made else last.name
+        sizes[kept] = made
+        alive = sum(sizes[name] for name in {source, spare, kept, *held.values()})
         if cpu and not last.norm:
-            held += plan.batch * height * width * 4 * 4  # the result, with an alpha channel
-        peak = max(peak, held + _scratch_bytes(generator, run, table, plan))
-        if run.store:
-            source = running if last.adds else made
-        if last.settles and not last.adds:
-            running = made
+            alive += plan.batch * height * width * 4 * 4  # the result, with an alpha channel
+        peak = max(peak, alive + _scratch_bytes(generator, run, table, plan))
+        if not run.store:
+            continue
+        source = spare = kept
+        if last.settles:
+            if last.adds:
+                source = held.pop(last.adds)
+            else:
+                spare = ""
+            if last.name in added:
+                held[last.name] = source
     if cpu:
         peak += _CPU_OVERHEAD
     # The mask, its weights at full, half and quarter size, and the picture filled outside it.

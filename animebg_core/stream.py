@@ -100,7 +100,8 @@ class ConvStream:
         """Rows [start, stop) of the raw output, before any norm of its own."""
         first, last = self._conv.source_rows(start, stop)
         window = self._slide(first, last, -(stop - start) % self._kernel.row_grid)
-        skip = start - 2 * first if self._conv.transposed else 0
+        # Where two rows are made of one, those of the first may begin a row too early.
+        skip = start % 2 if self._conv.doubles else 0
         return self._kernel.run(window, self._scratch)[
             :, :, skip : skip + stop - start, : self.width
         ]
@@ -180,7 +181,7 @@ def paint(
             generator's device. Called from top to bottom, in each pass that begins with the
             picture.
         write: takes a first row and rows [N, 3, rows, W] in [-1, 1], from top to bottom. The
-            output's size is the picture's rounded up to multiples of 4.
+            output's size is the picture's rounded up to multiples of 4 (of 2 by `lite_table`).
         weight: [N, 1, height, width] float32 on the generator's device: what each pixel counts for
             in the statistics of the norms. None: each counts 1, as published.
         step: called after every strip with the work done in it, which adds up to `total_work`; may
@@ -192,7 +193,8 @@ def paint(
     norms: dict[str, Norm] = {}
     source: Source = ImageSource(height, width, read)
     unread: Stage | None = None  # the stage whose norm is still to be applied as `source` is read
-    running: Tensor | None = None  # the residual blocks' sum
+    held: dict[str, Tensor] = {}  # settled maps that a later stage adds
+    added = {stage.adds for stage in generator.stages}
     spare: Tensor | None = None  # a map each of whose rows may be overwritten once it has been read
 
     for run in passes(generator.stages, plan.level):
@@ -213,8 +215,11 @@ def paint(
             before = stage
 
         last, strip = run.last, plan.strip(run)
-        if last.shrink < 4:
-            running = spare = None
+        if last.adds:
+            chain.height = min(chain.height, held[last.adds].shape[2])
+            chain.width = min(chain.width, held[last.adds].shape[3])
+        if not last.in_block:
+            spare = None
         if on_cpu(generator.device):
             release_memory()
         work = pass_work(generator, run, height, width)
@@ -242,13 +247,13 @@ def paint(
 
         if kept is None:
             continue
-        if last.adds:
-            assert running is not None
-            _settle(running, norms[last.name], last.relu, strip, branch=kept)
-            source, unread, spare = MapSource(running), None, kept
-        elif last.settles:
-            _settle(kept, norms[last.name], last.relu, strip)
-            source, unread, running, spare = MapSource(kept), None, kept, None
+        if last.settles:
+            final = held.pop(last.adds) if last.adds else kept
+            branch = kept if last.adds else None
+            _settle(final, norms[last.name], last.relu, strip, branch)
+            if last.name in added:
+                held[last.name] = final
+            source, unread, spare = MapSource(final), None, branch
         else:
             source, unread, spare = MapSource(kept), last, kept
 
@@ -263,8 +268,8 @@ def _keep(rows: Tensor, start: int, height: int, room: Tensor | None) -> Tensor:
     return room
 
 
-def _settle(data: Tensor, norm: Norm, relu: bool, strip: int, branch: Tensor | None = None) -> None:
-    """In place, by strips: norm(data), or data + norm(branch), and perhaps its ReLU."""
+def _settle(data: Tensor, norm: Norm, relu: bool, strip: int, branch: Tensor | None) -> None:
+    """In place, by strips: norm(data), or data + norm(branch), and perhaps the ReLU of it."""
     for start in range(0, data.shape[2], strip):
         rows = data[:, :, start : start + strip]
         raw = rows if branch is None else branch[:, :, start : start + strip]

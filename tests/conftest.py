@@ -30,6 +30,14 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def lite_checkpoint(tmp_path_factory) -> Path:
+    """A small random network of our own design, as a .safetensors file."""
+    path = tmp_path_factory.mktemp("network") / "lite.safetensors"
+    save_file(oracle.random_lite_state(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with the real networks, goldens and photos; only for tests marked `weights`."""
     folder = _shared()

@@ -31,6 +31,11 @@ def generator(checkpoint):
     return load_generator(checkpoint)
 
 
+@pytest.fixture(scope="module")
+def lite_generator(lite_checkpoint):
+    return load_generator(lite_checkpoint)
+
+
 @pytest.mark.parametrize("level", ["whole", "store", "recompute"])
 @pytest.mark.parametrize(("rows", "block_rows"), [(1000, 1000), (16, 4), (8, 1), (7, 3), (1, 1)])
 @pytest.mark.parametrize(("height", "width"), [(5, 5), (33, 37), (50, 61), (64, 16)])
@@ -41,6 +46,18 @@ def test_every_cut_equals_the_reference(generator, level, rows, block_rows, heig
     )
     expected = oracle.stylize(oracle.random_state(), image)
     assert (stylize(image, generator, plan=plan) - expected).abs().max() < ROUNDING
+
+
+@pytest.mark.parametrize(("rows", "block_rows"), [(1000, 1000), (16, 4), (8, 1), (7, 3), (1, 1)])
+@pytest.mark.parametrize(("height", "width"), [(5, 5), (34, 37), (51, 62), (64, 16)])
+def test_every_cut_of_the_small_design_equals_the_reference(
+    lite_generator, rows, block_rows, height, width
+):
+    image = torch.rand(2, height, width, 3)
+    chosen = plan_run(lite_generator, height, width)
+    plan = replace(chosen, rows=rows, block_rows=block_rows, batch=2)
+    expected = oracle.stylize(oracle.random_lite_state(), image)
+    assert (stylize(image, lite_generator, plan=plan) - expected).abs().max() < ROUNDING
 
 
 def test_the_fast_forms_equal_the_reference(tmp_path):
@@ -57,16 +74,23 @@ def test_the_fast_forms_equal_the_reference(tmp_path):
 
 @pytest.mark.parametrize("level", ["whole", "store", "recompute"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_the_forms_for_other_devices_equal_the_reference(checkpoint, monkeypatch, level, dtype):
+@pytest.mark.parametrize("design", ["published", "lite"])
+def test_the_forms_for_other_devices_equal_the_reference(
+    request, monkeypatch, design, level, dtype
+):
     """The operators' own forms, batches, computing in half: what a GPU runs, run here."""
     for module in (convolution, plan, statistics, stream):
         monkeypatch.setattr(module, "on_cpu", lambda device: False)
-    generator = load_generator(checkpoint, dtype=dtype)
+    name, state = {
+        "published": ("checkpoint", oracle.random_state()),
+        "lite": ("lite_checkpoint", oracle.random_lite_state()),
+    }[design]
+    generator = load_generator(request.getfixturevalue(name), dtype=dtype)
     image = torch.rand(3, 45, 38, 3)
     cut = replace(plan_run(generator, 45, 38, batch=3), level=level, rows=16, batch=2)
     assert plan_run(generator, 45, 38, batch=3).batch == 3
     mask = torch.ones(45, 38)
-    expected = oracle.stylize(oracle.random_state(), image)
+    expected = oracle.stylize(state, image)
     for painted in (
         stylize(image, generator, plan=cut),
         stylize(image, generator, plan=cut, mask=mask),
@@ -85,6 +109,8 @@ def test_the_forms_for_other_devices_equal_the_reference(checkpoint, monkeypatch
         (Conv(7, padding="reflect"), 64, 3),  # few channels
         (Conv(3, stride=2, transposed=True), 24, 16),
         (Conv(3, stride=2), 8, 16),
+        (Conv(7, stride=2, padding="reflect"), 3, 8),
+        (Conv(3, shuffled=True), 8, 12),
     ],
 )
 @pytest.mark.parametrize("bias", [True, False])
@@ -103,6 +129,7 @@ def test_kernels_equal_the_operator(conv, inputs, outputs, bias):
         expected = F.conv_transpose2d(image.double(), weights.weight.double(), offset, 2, 1, 1)
     else:
         expected = F.conv2d(window.double(), weights.weight.double(), offset, conv.stride)
+        expected = F.pixel_shuffle(expected, 2) if conv.shuffled else expected
     assert made.shape == expected.shape
     assert (made - expected).abs().max() < ROUNDING * 2
 

@@ -1,4 +1,4 @@
-"""Photographs for training: the list, their variants, and the teacher's cached pictures."""
+"""Photographs for training: the list, their variants, and their way into a network and out."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ class Tone:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One training picture: a photograph scaled, cut, perhaps mirrored and given another tone."""
+    """One training picture: a window of a scaled photograph, perhaps in another tone."""
 
     photo: Path
-    longest: int  # side of the whole photograph after scaling
-    pixels: int  # at most; a larger photograph is cut to a window of the same shape
+    longest: int  # side of the whole photograph after scaling, but never smaller than the window
+    window: tuple[int, int]  # longer and shorter side, laid as the photograph lies
     place: tuple[float, float]  # of the window, 0 to 1 in x and y
     mirrored: bool
     tone: Tone | None
+
+
+# Few shapes, since libraries prepare their convolutions anew for each. Three of four are windows;
+# the last ones hold nearly the whole of a photograph, as it is painted later.
+_WINDOWS = (((288, 192), (360, 1000)),) * 3 + (((480, 320), (480, 720)),)
 
 
 def photos(folder: Path, split: str) -> list[Path]:
@@ -50,34 +55,29 @@ def drawn_tone(draw: random.Random) -> Tone:
     )
 
 
-def variants(
-    paths: list[Path],
-    count: int,
-    sizes: tuple[int, int],
-    pixels: int,
-    seed: int,
-    *,
-    toned: float = 0.0,
-) -> list[Variant]:
+def variants(paths: list[Path], count: int, seed: int) -> list[Variant]:
     """`count` variants, every photograph equally often, in an order that the seed decides.
 
-    A share `toned` of them, 0 to 1, is given another tone.
+    Half of them are given another tone.
     """
     draw = random.Random(seed)
     chosen: list[Path] = []
     while len(chosen) < count:
         chosen += draw.sample(paths, len(paths))
-    return [
-        Variant(
-            path,
-            longest=draw.randint(*sizes),
-            pixels=pixels,
-            place=(draw.random(), draw.random()),
-            mirrored=draw.random() < 0.5,
-            tone=drawn_tone(draw) if draw.random() < toned else None,
+    found: list[Variant] = []
+    for path in chosen[:count]:
+        window, sizes = draw.choice(_WINDOWS)
+        found.append(
+            Variant(
+                path,
+                longest=draw.randint(*sizes),
+                window=window,
+                place=(draw.random(), draw.random()),
+                mirrored=draw.random() < 0.5,
+                tone=drawn_tone(draw) if draw.random() < 0.5 else None,
+            )
         )
-        for path in chosen[:count]
-    ]
+    return found
 
 
 def scaled(path: Path, longest: int) -> Image.Image:
@@ -101,21 +101,26 @@ def with_tone(rgb: np.ndarray, tone: Tone) -> np.ndarray:
 
 
 def cut(variant: Variant) -> np.ndarray:
-    """The variant as uint8 RGB [H, W, 3], sides multiples of 4."""
+    """The variant as uint8 RGB [H, W, 3]."""
     picture = scaled(variant.photo, variant.longest)
-    shrink = min(1.0, (variant.pixels / (picture.width * picture.height)) ** 0.5)
-    width, height = (int(side * shrink) // 4 * 4 for side in picture.size)
-    left = round(variant.place[0] * (picture.width - width))
-    top = round(variant.place[1] * (picture.height - height))
-    pixels = np.asarray(picture.crop((left, top, left + width, top + height)))
+    window = variant.window if picture.width >= picture.height else variant.window[::-1]
+    short = max(side / has for side, has in zip(window, picture.size, strict=True))
+    if short > 1:  # a panorama, or a small photograph
+        size = tuple(
+            max(side, round(has * short)) for side, has in zip(window, picture.size, strict=True)
+        )
+        picture = scaled(variant.photo, max(size)).resize(size, Image.Resampling.LANCZOS)
+    left = round(variant.place[0] * (picture.width - window[0]))
+    top = round(variant.place[1] * (picture.height - window[1]))
+    pixels = np.asarray(picture.crop((left, top, left + window[0], top + window[1])))
     if variant.tone:
         pixels = with_tone(pixels, variant.tone)
     return np.ascontiguousarray(pixels[:, ::-1] if variant.mirrored else pixels)
 
 
-def to_input(rgb: np.ndarray, device: torch.device) -> Tensor:
+def to_input(rgb: np.ndarray) -> Tensor:
     """uint8 RGB [H, W, 3] as the network's input: [1, 3, H, W] BGR in [-1, 1]."""
-    bgr = torch.from_numpy(np.ascontiguousarray(rgb[:, :, ::-1])).to(device)
+    bgr = torch.from_numpy(np.ascontiguousarray(rgb[:, :, ::-1]))
     return bgr.permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
@@ -125,23 +130,3 @@ def to_pixels(picture: Tensor) -> np.ndarray:
     return ((rgb.float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
 
 
-class Cache:
-    """Photo and teacher's picture of each variant: files `<number>.npy` of uint8 [2, H, W, 3]."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def get(self, number: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """(photo, picture), or None if the teacher has not painted it yet."""
-        path = self.folder / f"{number:05}.npy"
-        if not path.exists():
-            return None
-        photo, picture = np.load(path)
-        return photo, picture
-
-    def put(self, number: int, photo: np.ndarray, picture: np.ndarray) -> None:
-        """Keep a pair; a half-written file is never seen under its name."""
-        temporary = self.folder / f"{number:05}.tmp.npy"
-        np.save(temporary, np.stack((photo, picture)))
-        temporary.replace(self.folder / f"{number:05}.npy")

@@ -1,24 +1,23 @@
-"""Train a small network to paint what a published one paints. See README.md for the commands.
+"""Train small networks to paint what the published ones paint. See README.md for the commands.
 
-    python -m training.distill --style shinkai --teacher FILE --photos FOLDER --state FOLDER
+    python -m training.distill --lessons FOLDER --photos FOLDER --published FOLDER --state FOLDER
+    python -m training.distill ... --style kon --start STATE.pt --out FILE
 
-Every third step, until all variants were seen, runs the teacher on a new one, matches the small
-network's maps with the teacher's block by block, and caches the teacher's picture; all other steps
-train on the cached pictures alone. State is saved every few minutes, and the same command goes on
-from it.
+Without `--style`, all four are trained as one network, whose convolutions they share; norms, biases
+and the last convolution are each one's own. With it, one of them goes on alone. State is saved every
+few minutes, and the same command goes on from it.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import random
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,174 +26,183 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from animebg_core import STYLES, load_generator
-from animebg_core.checkpoint import published_names
-from animebg_core.generator import stage_table
+from animebg_core import STYLES
+from animebg_core.generator import Stage, lite_table
 
-from .data import Cache, cut, photos, to_input, to_pixels, variants
-from .fit import as_rows, fitted, from_rows, whiteners
+from .data import photos, to_input
+from .evaluate import Published
 from .network import run_maps
-from .start import Widths, moments, reduced
+from .optimizer import RelativeMuon
+from .teach import DEPTHS, DIRECTIONS, STYLE_KEYS, Lessons, style_of
+
+
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """Channels of the half-size and quarter-size maps and inside a residual block; blocks."""
+
+    half: int = 32
+    quarter: int = 64
+    inner: int = 64
+    blocks: int = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Everything the result depends on, apart from the photographs and the teacher."""
+    """What the result depends on, apart from the lessons and the start."""
 
-    style: str
+    styles: tuple[str, ...]
     steps: int
     seed: int
     rate: float
-    variants: int
-    sizes: tuple[int, int]
-    pixels: int
+    maps: float
     widths: Widths
 
 
+def fresh_tensors(stages: tuple[Stage, ...], widths: Widths) -> dict[str, Tensor]:
+    """A network before training: canonical names, float32."""
+    made = {"input": widths.half, "up": widths.half, "output": 12}
+    tensors: dict[str, Tensor] = {}
+    channels = 3
+    for stage in stages:
+        for index, conv in enumerate(stage.convs):
+            outputs = made.get(
+                stage.name, widths.inner if stage.name.endswith("a") else widths.quarter
+            )
+            shape = (channels, outputs) if conv.transposed else (outputs, channels)
+            deviation = (channels * conv.kernel**2) ** -0.5
+            weight = torch.randn(*shape, conv.kernel, conv.kernel) * deviation
+            tensors[f"{stage.name}.{index}.weight"] = weight
+            tensors[f"{stage.name}.{index}.bias"] = torch.zeros(outputs)
+            channels = outputs
+        if stage.norm:
+            # A block begins by changing little.
+            scale = 0.3 if stage.adds.startswith(("down", "block")) else 1.0
+            tensors[f"{stage.name}.scale"] = torch.full((channels,), scale)
+            tensors[f"{stage.name}.shift"] = torch.zeros(channels)
+    return tensors
+
+
+def is_shared(name: str) -> bool:
+    """Whether the four styles have a tensor in common while they are trained together."""
+    return name.endswith(".weight") and not name.startswith("output")
+
+
+def matched_stages(blocks: int) -> tuple[str, ...]:
+    """The stages whose maps are held against the published network's, one for each of `DEPTHS`."""
+    return ("down", *(f"block{math.ceil(blocks * part / 8) - 1}b" for part in (3, 6, 8)))
+
+
 def rate_at(step: int, options: Options) -> float:
-    """The learning rate: a short rise, level, and from 30% on a cosine fall to 2%."""
-    rise = min(1.0, (step + 1) / 50)
-    fall = max(0.0, (step / options.steps - 0.3) / 0.7)
-    return options.rate * rise * (0.51 + 0.49 * math.cos(math.pi * min(1.0, fall)))
+    """The learning rate: a short rise, level, and over the last 60% a straight fall to nothing.
+
+    Together it does not fall, since each style goes on alone.
+    """
+    rate = options.rate * min(1.0, (step + 1) / 100)
+    if len(options.styles) > 1:
+        return rate
+    return rate * min(1.0, (1 - step / options.steps) / 0.6)
 
 
 def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
-    """Distance of two pictures: pixels at six sizes, each half the one before, gradients at three.
+    """Distance of two pictures: pixels at five sizes, each half the one before, gradients at two.
 
     The small sizes weigh the tone of whole regions, which is most of what a small network gets
     wrong; the root of the mean square, not a mean of absolutes, so that regions far off count most.
     """
     loss = made.new_zeros(())
-    for level in range(6):
+    for level in range(5):
         if level:
             made, wanted = F.avg_pool2d(made, 2), F.avg_pool2d(wanted, 2)
         error = made - wanted
-        loss = loss + (error.square().mean() + 1e-6).sqrt()
-        for axis in (2, 3) if level < 3 else ():
-            loss = loss + error.diff(dim=axis).abs().mean()
+        loss = loss + (error.square().mean() + 1e-5).sqrt() * (2.0 if level == 0 else 0.5)
+        for axis in (2, 3) if level < 2 else ():
+            loss = loss + 0.5 * error.diff(dim=axis).abs().mean()
     return loss
 
 
-def map_loss(made: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensor:
-    """Mean squared error of maps, each channel in units of the teacher's variance there."""
-    losses = []
-    for name, target in wanted.items():
-        error = (made[name].float() - target).square().mean((0, 2, 3))
-        centred = target - target.mean((2, 3), keepdim=True)
-        losses.append((error / (centred.square().mean((0, 2, 3)) + 1e-3)).clamp_max(10).mean())
-    return torch.stack(losses).mean()
-
-
 class Run:
-    """One small network in training, and everything that a resumed run needs."""
+    """A network in training, or four that share one, and everything that a resumed run needs."""
 
     def __init__(self, args: argparse.Namespace, options: Options) -> None:
         self.options = options
-        self.device = torch.device(args.device)
         self.folder: Path = args.state
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.teacher_path: Path = args.teacher
-        teacher = load_generator(args.teacher, device=self.device)
-        self.teacher_stages = teacher.stages
-        self.teacher = {name: tensor.detach() for name, tensor in teacher.named_parameters()}
-        self.stages = stage_table(len(options.widths.blocks))
-        self.convs = {
-            f"{stage.name}.{index}": conv
-            for stage in self.stages
-            for index, conv in enumerate(stage.convs)
-        }
-        # Maps that residual blocks carry, at quarter size: cheap to compare, and they steer every
-        # layer before them.
-        carried = [stage.name for stage in self.stages if stage.settles]
-        self.matched = {*carried[::2], carried[-1], "up1"}
-        self.train_photos = photos(args.photos, "train")
-        self.variants = variants(
-            self.train_photos,
-            options.variants,
-            options.sizes,
-            options.pixels,
-            options.seed,
-            toned=0.5,
-        )
-        self.held_out = variants(
-            photos(args.photos, "holdout"), 12, (640, 640), options.pixels, options.seed + 1
-        )
-        # Other photographs or variants are another cache: its name says which.
-        described = repr([replace(variant, photo=variant.photo.name) for variant in self.variants])
-        key = hashlib.sha256(described.encode()).hexdigest()[:8]
-        self.cache = Cache(args.cache / f"{options.style}-{key}")
-        self.held_out_cache = Cache(self.cache.folder / "holdout")
+        self.lessons = Lessons(args.lessons)
+        self.stages = lite_table(options.widths.blocks)
+        self.matched = matched_stages(options.widths.blocks)
+        self.published = Published(args.teachers, args.published)
+        self.held_out = photos(args.photos, "holdout")[:: args.every]
         self.step = 0
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self._begin(args.start)
 
     def _begin(self, start: Path | None) -> None:
         latest = self.folder / "state.pt"
         found: dict[str, Any] | None = None
         if latest.exists():
-            found = torch.load(latest, map_location=self.device)
-            self.meaning, self.white = found["meaning"], found["white"]
-            values, self.average = found["parameters"], found["average"]
-        else:
-            if start is None:
-                tensors, self.meaning = self._reduced()
-            else:
-                begun = torch.load(start, map_location=self.device)
-                tensors, self.meaning = begun["tensors"], begun["meaning"]
-            seen = [cut(replace(variant, pixels=48_000)) for variant in self.variants[:8]]
-            images = [to_input(photo, self.device) for photo in seen]
-            self.white = whiteners(self.stages, tensors, images)
-            values = self.to_white(tensors)
+            found = torch.load(latest)
+            values, self.average = found["values"], found["average"]
+        elif start:
+            begun = torch.load(start)
+            values = self._own(begun["average"])
             self.average = {name: value.clone() for name, value in values.items()}
-        self.parameters = {name: value.clone().requires_grad_() for name, value in values.items()}
-        # Each tensor moves in proportion to its own size.
-        groups = [
-            {"params": [value], "size": max(float(value.detach().square().mean().sqrt()), 0.01)}
-            for value in self.parameters.values()
+        else:
+            values = self._new()
+            self.average = {name: value.clone() for name, value in values.items()}
+        self.values = {name: value.clone().requires_grad_() for name, value in values.items()}
+        matrices = [
+            value
+            for name, value in self.values.items()
+            if value.dim() == 4 and not name.split(":")[-1].startswith("output")
         ]
-        self.optimizer = torch.optim.Adam(groups, lr=self.options.rate, betas=(0.9, 0.99))
-        if found is not None:
-            self.optimizer.load_state_dict(found["optimizer"])
+        known = {id(value) for value in matrices}
+        rest = [value for value in self.values.values() if id(value) not in known]
+        self.muon = RelativeMuon(matrices)
+        self.adam = torch.optim.Adam(rest, betas=(0.9, 0.99))
+        if found:
+            self.muon.load_state_dict(found["muon"])
+            self.adam.load_state_dict(found["adam"])
             self.step, self.history = found["step"], found["history"]
 
-    def to_white(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The parameters that are trained, of a network's tensors."""
-        values = dict(tensors)
-        for name, conv in self.convs.items():
-            rows = as_rows(tensors[f"{name}.weight"], conv)
-            values[f"{name}.weight"] = rows @ self.white[name][0]
+    def _new(self) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = {}
+        for name, value in fresh_tensors(self.stages, self.options.widths).items():
+            if is_shared(name):
+                values[name] = value
+            else:
+                values |= {f"{style}:{name}": value.clone() for style in self.options.styles}
+        for depth in range(len(DEPTHS)):
+            weight = torch.randn(DIRECTIONS, self.options.widths.quarter) * 0.05
+            for style in self.options.styles:
+                values[f"{style}:reads.{depth}.weight"] = weight.clone()
+                values[f"{style}:reads.{depth}.bias"] = torch.zeros(DIRECTIONS)
         return values
 
-    def from_white(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The network's tensors; the inverse of `to_white`."""
-        tensors = dict(values)
-        for name, conv in self.convs.items():
-            rows = values[f"{name}.weight"] @ self.white[name][1]
-            channels = rows.shape[1] // conv.kernel**2
-            tensors[f"{name}.weight"] = from_rows(rows, conv, channels)
-        return tensors
+    def _own(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the styles of this run need of another run's tensors."""
+        return {
+            name: value
+            for name, value in values.items()
+            if ":" not in name or name.split(":")[0] in self.options.styles
+        }
 
-    def _reduced(self) -> tuple[dict[str, Tensor], dict[str, tuple[str, list[int]]]]:
-        """What training begins with: the teacher's layers, reduced and then fitted."""
-        inputs = (to_input(cut(variant), self.device) for variant in self.variants[:16])
-        found = moments(self.teacher_stages, self.teacher, inputs)
-        start = reduced(self.teacher, found, self.options.widths)
-        # Fitting needs all maps of all pictures at once: fewer and smaller ones.
-        fit_on = variants(self.train_photos, 24, (448, 900), 80_000, self.options.seed + 4)
-        images = [to_input(cut(variant), self.device) for variant in fit_on]
-        return fitted(self.teacher_stages, self.teacher, start, images), start.meaning
+    def tensors(self, values: Mapping[str, Tensor], style: str) -> dict[str, Tensor]:
+        """A style's network, and its `reads`, by their names without the style."""
+        return {
+            name.removeprefix(f"{style}:"): value
+            for name, value in values.items()
+            if ":" not in name or name.startswith(f"{style}:")
+        }
 
     def save(self) -> None:
         """Write the state; a half-written one is never seen under its name."""
         temporary = self.folder / "state.tmp"
         torch.save(
             {
-                "tensors": self.from_white(self.average),
-                "parameters": {name: value.detach() for name, value in self.parameters.items()},
+                "values": {name: value.detach() for name, value in self.values.items()},
                 "average": self.average,
-                "white": self.white,
-                "optimizer": self.optimizer.state_dict(),
-                "meaning": self.meaning,
+                "muon": self.muon.state_dict(),
+                "adam": self.adam.state_dict(),
                 "step": self.step,
                 "history": self.history,
                 "options": asdict(self.options),
@@ -204,94 +212,94 @@ class Run:
         temporary.replace(self.folder / "state.pt")
         (self.folder / "history.json").write_text(json.dumps(self.history, indent=1))
 
-    def paint(self, image: Tensor) -> dict[str, Tensor]:
-        """The teacher's maps of [1, 3, H, W]."""
-        with torch.no_grad():
-            return run_maps(self.teacher_stages, self.teacher, image)
+    def choose(self, step: int) -> int:
+        """The lesson of a step: any that is there, of this run's styles."""
+        draw = random.Random(f"{self.options.seed} {step}")
+        style = self.options.styles[step % len(self.options.styles)]
+        place = STYLE_KEYS.index(style)
+        count = (self.lessons.count() - place - 1) // len(STYLE_KEYS) + 1
+        return draw.randrange(count) * len(STYLE_KEYS) + place
 
-    def schedule(self, step: int) -> tuple[int, bool]:
-        """The variant of a step, and whether it is new: every third is, until all were seen."""
-        count = len(self.variants)
-        seen = min(step // 3 + 1, count)
-        if step % 3 == 0 and step // 3 < count:
-            return step // 3, True
-        return random.Random(f"{self.options.seed} {step}").randrange(seen), False
+    def map_loss(self, maps: Mapping[str, Tensor], network: Mapping[str, Tensor], carried: Tensor):
+        """Mean squared error of what can be read, linearly, of the carried maps."""
+        losses = []
+        for depth, name in enumerate(self.matched):
+            weight = network[f"reads.{depth}.weight"][:, :, None, None].to(torch.bfloat16)
+            read = F.conv2d(maps[name], weight).float() + network[f"reads.{depth}.bias"].view(
+                1, -1, 1, 1
+            )
+            losses.append((read - carried[depth]).square().mean())
+        return torch.stack(losses).mean()
 
-    def sample(self, step: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Photo, teacher's picture, and the teacher's maps to be matched: none if it was cached."""
-        number, fresh = self.schedule(step)
-        kept = None if fresh else self.cache.get(number)
-        if kept is not None:
-            return to_input(kept[0], self.device), to_input(kept[1], self.device), {}
-        photo = cut(self.variants[number])
-        image = to_input(photo, self.device)
-        maps = self.paint(image)
-        self.cache.put(number, photo, to_pixels(maps["output"]))
-        wanted = {
-            name: maps[source][:, channels].float().contiguous(memory_format=torch.channels_last)
-            for name, (source, channels) in self.meaning.items()
-            if name in self.matched
-        }
-        return image, maps["output"], wanted
-
-    def train_step(self) -> float:
-        """One step; the picture loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.step, self.options) * group["size"]
-        image, wanted, wanted_maps = self.sample(self.step)
-        maps = run_maps(self.stages, self.from_white(self.parameters), image)
-        picture = picture_loss(maps["output"], wanted)
-        loss = picture + map_loss(maps, wanted_maps) if wanted_maps else picture
-        self.optimizer.zero_grad(set_to_none=True)
+    def train_step(self) -> tuple[float, float]:
+        """One step; the picture's and the maps' loss."""
+        rate = rate_at(self.step, self.options)
+        number = self.choose(self.step)
+        lesson = self.lessons.load(number)
+        style = style_of(number)
+        network = self.tensors(self.values, style)
+        photo, picture, carried = to_input(lesson.photo), to_input(lesson.picture), lesson.carried
+        if random.Random(f"mirror {self.options.seed} {self.step}").random() < 0.5:
+            photo, picture, carried = photo.flip(3), picture.flip(3), carried.flip(3)
+        maps = run_maps(self.stages, network, photo)
+        loss = pictures = picture_loss(maps["output"], picture)
+        matched = torch.zeros(())
+        if self.options.maps:
+            matched = self.map_loss(maps, network, carried)
+            loss = loss + self.options.maps * matched
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
-        self.optimizer.step()
-        keep = min(0.998, (4 + self.step) / (8 + self.step))  # over the last quarter of the steps
+        moved = [value for value in self.values.values() if value.grad is not None]
+        torch.nn.utils.clip_grad_norm_(moved, 1.0)
+        self.muon.step(rate)
+        for group in self.adam.param_groups:
+            group["lr"] = rate * 0.3
+        self.adam.step()
+        for value in self.values.values():
+            value.grad = None
+        keep = min(0.996, (4 + self.step) / (8 + self.step))
         with torch.no_grad():
             names = list(self.average)
             torch._foreach_lerp_(
                 [self.average[name] for name in names],
-                [self.parameters[name] for name in names],
+                [self.values[name] for name in names],
                 1 - keep,
             )
         self.step += 1
-        return float(picture.detach())
+        return float(pictures.detach()), float(matched.detach())
 
     @torch.no_grad()
-    def held_out_psnr(self) -> float:
-        """Mean PSNR in dB of the averaged network against the teacher on held-out photographs."""
+    def held_out_psnr(self, style: str) -> float:
+        """Mean PSNR in dB of the averaged network on some held-out photographs of 640 pixels."""
+        network = self.tensors(self.average, style)
         total = 0.0
-        tensors = self.from_white(self.average)
-        for number, variant in enumerate(self.held_out):
-            kept = self.held_out_cache.get(number)
-            if kept is None:
-                photo = cut(variant)
-                picture = to_pixels(self.paint(to_input(photo, self.device))["output"])
-                self.held_out_cache.put(number, photo, picture)
-                kept = photo, picture
-            image, wanted = (to_input(side, self.device) for side in kept)
-            made = run_maps(self.stages, tensors, image)["output"]
-            total += float(-10 * ((made - wanted) / 2).square().mean().log10())
+        for path in self.held_out:
+            photo, wanted = (to_input(side) for side in self.published.pair(style, path, 640))
+            high, wide = (side // 4 * 4 for side in photo.shape[2:])
+            made = run_maps(self.stages, network, photo[:, :, :high, :wide])["output"]
+            error = (made - wanted[:, :, :high, :wide]) / 2
+            total += float(-10 * error.square().mean().log10())
         return total / len(self.held_out)
 
     def train(self, *, look_every: int, save_seconds: float) -> None:
         """To the last step, with progress, looks at held-out photographs, and saved states."""
         began, first, saved = time.monotonic(), self.step, time.monotonic()
-        shown, recent = began, 0.0
+        shown, recent = began, (0.0, 0.0)
         while self.step < self.options.steps:
-            loss = self.train_step()
-            recent = loss if not recent else 0.98 * recent + 0.02 * loss
+            losses = self.train_step()
+            fresh = 1.0 if recent == (0.0, 0.0) else 0.01
+            recent = tuple(old + fresh * (new - old) for old, new in zip(recent, losses, strict=True))
             now = time.monotonic()
             if self.step % look_every == 0 or self.step == self.options.steps:
-                quality = self.held_out_psnr()
-                self.history.append({"step": self.step, "loss": recent, "psnr": quality})
-                print(f"step {self.step}: held-out {quality:.2f} dB, loss {recent:.4f}", flush=True)
+                found = {style: self.held_out_psnr(style) for style in self.options.styles}
+                self.history.append({"step": self.step, "loss": recent[0], **found})
+                shown_found = ", ".join(f"{style} {value:.2f}" for style, value in found.items())
+                print(f"step {self.step}: held-out dB {shown_found}; loss {recent}", flush=True)
             if now - shown > 20:
                 pace = (now - began) / (self.step - first)
                 left = pace * (self.options.steps - self.step) / 60
                 print(
-                    f"{self.step}/{self.options.steps} loss {recent:.4f} "
-                    f"{pace:.2f} s/step, {left:.0f} min left",
+                    f"{self.step}/{self.options.steps} picture {recent[0]:.4f} maps {recent[1]:.4f} "
+                    f"{pace:.2f} s/step, {left:.0f} min left, {self.lessons.count()} lessons",
                     flush=True,
                 )
                 shown = now
@@ -300,18 +308,18 @@ class Run:
                 saved = now
         self.save()
 
-    def export(self, path: Path) -> None:
-        """The averaged network in float16, published names, with its origin in the metadata."""
-        names = published_names(len(self.options.widths.blocks))
+    def export(self, style: str, path: Path) -> None:
+        """The averaged network in float16, with its origin in the metadata."""
         tensors = {
-            names[name]: tensor.half().contiguous().cpu()
-            for name, tensor in self.from_white(self.average).items()
+            name: tensor.half().contiguous()
+            for name, tensor in self.tensors(self.average, style).items()
+            if not name.startswith("reads")
         }
         metadata = {
             "format": "pt",
-            "style": f"{self.options.style}-lite",
-            "teacher": STYLES[self.options.style].file,
-            "teacher_sha256": STYLES[self.options.style].sha256,
+            "style": f"{style}-lite",
+            "teacher": STYLES[style].file,
+            "teacher_sha256": STYLES[style].sha256,
             "training_commit": commit(),
             "seed": str(self.options.seed),
             "steps": str(self.step),
@@ -347,66 +355,58 @@ def commit() -> str:
 def parse(command: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--style", required=True, choices=list(STYLES))
-    parser.add_argument("--teacher", required=True, type=Path, help="the published network's file")
+    parser.add_argument("--style", choices=list(STYLES), help="one alone, instead of all together")
+    parser.add_argument("--teachers", required=True, type=Path, help="the published networks")
+    parser.add_argument("--lessons", required=True, type=Path, help="folder, from training.teach")
     parser.add_argument("--photos", required=True, type=Path, help="folder with index.json")
+    parser.add_argument("--published", required=True, type=Path, help="held-out paintings, kept")
     parser.add_argument("--state", required=True, type=Path, help="folder for state and log")
-    parser.add_argument(
-        "--cache", type=Path, help="folder for the teacher's pictures [STATE/cache]"
-    )
-    parser.add_argument("--start", type=Path, help="another style's state.pt to begin from")
+    parser.add_argument("--start", type=Path, help="another run's state.pt to begin from")
     parser.add_argument("--out", type=Path, help="where the finished network is written")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--variants", type=int, default=1300)
-    parser.add_argument("--sizes", type=int, nargs=2, default=(400, 960), help="longest sides")
-    parser.add_argument("--pixels", type=int, default=100_000, help="most pixels of a variant")
-    parser.add_argument("--rate", type=float, default=2e-3, help="steps, of each tensor's size")
+    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--rate", type=float, default=0.02, help="of a tensor's size, a step")
+    parser.add_argument("--maps", type=float, default=0.5, help="weight of the carried maps")
     default = Widths()
     parser.add_argument(
         "--widths",
         type=int,
         nargs=4,
-        metavar=("FULL", "HALF", "QUARTER", "INNER"),
-        default=(default.full, default.half, default.quarter, default.inner),
-        help="channels at full, half and quarter size, and inside a residual block",
-    )
-    parser.add_argument(
-        "--blocks", type=int, nargs="+", default=default.blocks, help="the teacher's that are kept"
+        metavar=("HALF", "QUARTER", "INNER", "BLOCKS"),
+        default=(default.half, default.quarter, default.inner, default.blocks),
+        help="channels at half and quarter size and inside a residual block; number of blocks",
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--look-every", type=int, default=250)
+    parser.add_argument("--every", type=int, default=6, help="look at every n-th held-out one")
+    parser.add_argument("--look-every", type=int, default=1000)
     parser.add_argument("--save-seconds", type=float, default=120)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args(command)
-    args.cache = args.cache or args.state / "cache"
-    return args
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args(command)
 
 
-def options_of(args: argparse.Namespace, widths: Widths) -> Options:
+def options_of(args: argparse.Namespace) -> Options:
     """The options in a command line."""
     return Options(
-        style=args.style,
+        styles=(args.style,) if args.style else STYLE_KEYS,
         steps=args.steps,
         seed=args.seed,
         rate=args.rate,
-        variants=args.variants,
-        sizes=tuple(args.sizes),
-        pixels=args.pixels,
-        widths=widths,
+        maps=args.maps,
+        widths=Widths(*args.widths),
     )
 
 
 def main() -> None:
     """Train, save, export."""
     args = parse()
+    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)
-    options = options_of(args, Widths(*args.widths, blocks=tuple(args.blocks)))
+    options = options_of(args)
     run = Run(args, options)
-    print(f"{options}\nfrom step {run.step}: held-out {run.held_out_psnr():.2f} dB", flush=True)
+    print(f"{options}\nfrom step {run.step}", flush=True)
     run.train(look_every=args.look_every, save_seconds=args.save_seconds)
     if args.out:
-        run.export(args.out)
+        run.export(options.styles[0], args.out)
         print(f"wrote {args.out}", flush=True)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from animebg_core import STYLES, Generator, load_generator, stylize
 
-from .data import Cache, photos, scaled, to_input, to_pixels
+from .data import photos, scaled, to_input, to_pixels
 from .network import run_maps
 
 
@@ -51,10 +51,43 @@ def ssim(made: np.ndarray, wanted: np.ndarray) -> float:
     return float((top / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
 
 
+class Published:
+    """Photographs and what the published networks make of them, painted once and kept.
+
+    Files `<style>-<longest side>-<photograph>.npy`, uint8 [2, H, W, 3].
+    """
+
+    def __init__(self, teachers: Path, folder: Path) -> None:
+        self._teachers, self._folder = teachers, folder
+        self._loaded: dict[str, Generator] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def teacher(self, style: str) -> Generator:
+        """The published network of a style."""
+        if style not in self._loaded:
+            self._loaded[style] = load_generator(style, weights_dir=self._teachers)
+        return self._loaded[style]
+
+    @torch.no_grad()
+    def pair(self, style: str, path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """The photograph, its longest side brought to `size`, and its painting; uint8 RGB."""
+        kept = self._folder / f"{style}-{size}-{path.stem}.npy"
+        if not kept.exists():
+            photo = np.asarray(scaled(path, size))
+            tensors = dict(self.teacher(style).named_parameters())
+            picture = run_maps(self.teacher(style).stages, tensors, to_input(photo))["output"]
+            painted = to_pixels(picture)[: photo.shape[0], : photo.shape[1]]
+            temporary = kept.with_suffix(".tmp.npy")
+            np.save(temporary, np.stack((photo, painted)))
+            temporary.replace(kept)  # a half-written file is never seen under its name
+        photo, painted = np.load(kept)
+        return photo, painted
+
+
 def encoder_maps(teacher: Generator, picture: np.ndarray) -> list[Tensor]:
     """What the teacher's first three stages see in uint8 RGB [H, W, 3]."""
     tensors = dict(teacher.named_parameters())
-    maps = run_maps(teacher.stages[:3], tensors, to_input(picture, torch.device("cpu")))
+    maps = run_maps(teacher.stages[:3], tensors, to_input(picture))
     return [maps[stage.name].float() for stage in teacher.stages[:3]]
 
 
@@ -96,7 +129,7 @@ def triples(
         kept = cache.get(number)
         if kept is None:
             photo = np.asarray(scaled(path, size))
-            picture = run_maps(teacher.stages, tensors, to_input(photo, torch.device("cpu")))
+            picture = run_maps(teacher.stages, tensors, to_input(photo))
             wanted = to_pixels(picture["output"])[: photo.shape[0], : photo.shape[1]]
             cache.put(number, photo, wanted)
             kept = photo, wanted

@@ -19,9 +19,11 @@ def convolve(x: Tensor, conv: Conv, weight: Tensor, bias: Tensor) -> Tensor:
     """One convolution of the table on [N, C, H, W]; output size as `conv.output_size` says."""
     if conv.transposed:
         return F.conv_transpose2d(x, weight, bias, 2, 1, 1)
+    padding = conv.kernel // 2
     if conv.padding == "reflect":
-        return F.conv2d(F.pad(x, (conv.kernel // 2,) * 4, "reflect"), weight, bias, conv.stride)
-    return F.conv2d(x, weight, bias, conv.stride, conv.kernel // 2)
+        x, padding = F.pad(x, (padding,) * 4, "reflect"), 0
+    made = F.conv2d(x, weight, bias, conv.stride, padding)
+    return F.pixel_shuffle(made, 2) if conv.shuffled else made
 
 
 def run_maps(
@@ -42,22 +44,21 @@ def run_maps(
     """
     x = image.to(dtype).contiguous(memory_format=torch.channels_last)
     maps: dict[str, Tensor] = {}
-    carried = x  # what the residual block at hand began with
     for stage in stages:
         for index, conv in enumerate(stage.convs):
             weight = tensors[f"{stage.name}.{index}.weight"].to(dtype)
             weight = weight.contiguous(memory_format=torch.channels_last)
             x = convolve(x, conv, weight, tensors[f"{stage.name}.{index}.bias"].to(dtype))
             maps[f"{stage.name}.{index}"] = x
+        if stage.adds:
+            x = x[:, :, : maps[stage.adds].shape[2], : maps[stage.adds].shape[3]]
         if stage.norm:
             scale, shift = tensors[f"{stage.name}.scale"], tensors[f"{stage.name}.shift"]
             x = F.batch_norm(x, None, None, scale, shift, True, 0.0, NORM_EPS)
+        if stage.adds:
+            x = x + maps[stage.adds]
         if stage.relu:
             x = F.relu(x)
-        if stage.adds:
-            x = x + carried
-        if stage.settles:
-            carried = x
         maps[stage.name] = x
     if "output" in maps:  # `stages` may be the table's beginning only
         maps["output"] = torch.tanh(maps["output"].float())
