@@ -128,5 +128,3 @@ def to_pixels(picture: Tensor) -> np.ndarray:
     """A network's output [1, 3, H, W], BGR in [-1, 1], as uint8 RGB [H, W, 3]."""
     rgb = picture.detach()[0].flip(0).permute(1, 2, 0)
     return ((rgb.float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()
-
-

@@ -1,9 +1,9 @@
 """Hold a small network against its teacher on photographs that it was never trained on.
 
-    python -m training.evaluate --style shinkai --teacher FILE --photos FOLDER --cache FOLDER
+    python -m training.evaluate --style shinkai --teachers FOLDER --photos FOLDER --published FOLDER
 
 The small network runs in float32 through `animebg_core.stylize`, as users run it. The teacher's
-pictures are made in bfloat16 (60 dB from float32 on a photograph) and cached. Prints one JSON
+pictures are made in bfloat16 (60 dB from float32 on a photograph) and kept. Prints one JSON
 object of means over the photographs.
 """
 
@@ -118,29 +118,20 @@ def paint(generator: Generator, photo: np.ndarray) -> np.ndarray:
     return (stylize(image, generator)[0] * 255).round().byte().numpy()
 
 
+Triple = tuple[np.ndarray, np.ndarray, np.ndarray]  # photo, published picture, small network's
+
+
 @torch.inference_mode()
 def triples(
-    teacher: Generator, lite: Generator, paths: list[Path], size: int, cache: Cache
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(photo, teacher's picture, small network's) of each photograph, longest side `size`."""
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    tensors = dict(teacher.named_parameters())
-    for number, path in enumerate(paths):
-        kept = cache.get(number)
-        if kept is None:
-            photo = np.asarray(scaled(path, size))
-            picture = run_maps(teacher.stages, tensors, to_input(photo))
-            wanted = to_pixels(picture["output"])[: photo.shape[0], : photo.shape[1]]
-            cache.put(number, photo, wanted)
-            kept = photo, wanted
-        found.append((*kept, paint(lite, kept[0])))
-    return found
+    published: Published, style: str, lite: Generator, paths: list[Path], size: int
+) -> list[Triple]:
+    """The three pictures of each photograph, longest side `size`."""
+    pairs = (published.pair(style, path, size) for path in paths)
+    return [(photo, wanted, paint(lite, photo)) for photo, wanted in pairs]
 
 
 @torch.inference_mode()
-def figures(
-    teacher: Generator, rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-) -> dict[str, float]:
+def figures(teacher: Generator, rows: list[Triple]) -> dict[str, float]:
     """Means over the photographs, of the small network and of what it must beat."""
     found: dict[str, list[float]] = {}
 
@@ -160,9 +151,7 @@ def figures(
     return {"photos": len(rows), **means, "lite_psnr_worst": round(worst, 4)}
 
 
-def contact_sheet(
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]], titles: list[str]
-) -> Image.Image:
+def contact_sheet(rows: list[Triple], titles: list[str]) -> Image.Image:
     """Photo, teacher and small network side by side, one row a photograph."""
     widths = max(photo.shape[1] for photo, _, _ in rows)
     heights = [photo.shape[0] + 16 for photo, _, _ in rows]
@@ -181,10 +170,10 @@ def main() -> None:
     """Paint, measure, print; save a contact sheet if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--style", required=True, choices=list(STYLES))
-    parser.add_argument("--teacher", required=True, type=Path, help="the published network's file")
+    parser.add_argument("--teachers", required=True, type=Path, help="the published networks")
     parser.add_argument("--lite", help="the small network's file [the shipped one]")
     parser.add_argument("--photos", required=True, type=Path, help="folder with index.json")
-    parser.add_argument("--cache", required=True, type=Path, help="for the teacher's pictures")
+    parser.add_argument("--published", required=True, type=Path, help="their paintings, kept")
     parser.add_argument("--size", type=int, default=640, help="longest side")
     parser.add_argument("--every", type=int, default=1, help="take every n-th photograph")
     parser.add_argument("--only", nargs="*", help="names of photographs, instead of all")
@@ -192,12 +181,12 @@ def main() -> None:
     args = parser.parse_args()
     paths = photos(args.photos, "holdout")[:: args.every]
     if args.only:
-        paths = [path for path in paths if path.stem in args.only]
-    teacher = load_generator(args.teacher)
+        paths = [path for path in photos(args.photos, "holdout") if path.stem in args.only]
+    published = Published(args.teachers, args.published)
     lite = load_generator(args.lite or f"{args.style}-lite")
-    kind = "-".join([args.style, str(args.size), str(args.every), *(args.only or [])])
-    rows = triples(teacher, lite, paths, args.size, Cache(args.cache / kind))
-    print(json.dumps({"style": args.style, "size": args.size, **figures(teacher, rows)}))
+    rows = triples(published, args.style, lite, paths, args.size)
+    found = figures(published.teacher(args.style), rows)
+    print(json.dumps({"style": args.style, "size": args.size, **found}))
     if args.sheet:
         args.sheet.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(rows, [path.stem for path in paths]).save(args.sheet, quality=88)
