@@ -176,7 +176,7 @@ def plan_run(
     least: RunPlan | None = None
     for level in _levels(height * width):
         for together in _halvings(1 if cpu else batch):
-            for rows, block_rows in _strips(width, together, cpu):
+            for rows, block_rows in _strips(generator, width, together, cpu):
                 plan = RunPlan(level, rows, block_rows, together, generator.dtype, 0)
                 peak = _peak_bytes(generator, plan, height, width, masked)
                 plan = replace(plan, peak_bytes=peak)
@@ -210,12 +210,12 @@ def _halvings(count: int) -> list[int]:
     return result
 
 
-def _strips(width: int, together: int, cpu: bool) -> list[tuple[int, int]]:
+def _strips(generator: Generator, width: int, together: int, cpu: bool) -> list[tuple[int, int]]:
     """Heights of strips to try, for the image and for the quarter-size maps, the fastest first.
 
     On the CPU a strip's maps should stay in its caches; on a GPU a strip should fill the device.
     """
-    pixels = 24_000 if cpu else 1 << 20
+    pixels = 1_536_000 // max(32, generator.channels["input"]) if cpu else 1 << 20
     rows = max(16, min(pixels // (width * together) // 16 * 16, 64 if cpu else 1 << 14))
     sizes = [rows]
     while sizes[-1] > _SMALLEST_ROWS:

@@ -3,9 +3,9 @@
     python -m training.distill --lessons FOLDER --photos FOLDER --published FOLDER --state FOLDER
     python -m training.distill ... --style kon --start STATE.pt --out FILE
 
-Without `--style`, all four are trained as one network, whose convolutions they share; norms, biases
-and the last convolution are each one's own. With it, one of them goes on alone. State is saved every
-few minutes, and the same command goes on from it.
+Without `--style`, all four are trained as one network, whose convolutions they share; norms,
+biases and the last convolution are each one's own. With it, one of them goes on alone. State is
+saved every few minutes, and the same command goes on from it.
 """
 
 from __future__ import annotations
@@ -304,8 +304,9 @@ class Run:
                 pace = (now - began) / (self.step - first)
                 left = pace * (self.options.steps - self.step) / 60
                 print(
-                    f"{self.step}/{self.options.steps} picture {recent[0]:.4f} maps {recent[1]:.4f} "
-                    f"{pace:.2f} s/step, {left:.0f} min left, {self.lessons.count()} lessons",
+                    f"{self.step}/{self.options.steps} picture {recent[0]:.4f} "
+                    f"maps {recent[1]:.4f}, {self.lessons.count()} lessons, "
+                    f"{pace:.2f} s/step, {left:.0f} min left",
                     flush=True,
                 )
                 shown = now

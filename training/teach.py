@@ -2,8 +2,8 @@
 
     python -m training.teach --teachers FOLDER --photos FOLDER --lessons FOLDER
 
-Runs beside `training.distill`, which takes each lesson as soon as it is there, so that both cores of
-a small machine are busy. Stopped and started again, it goes on where it was.
+Runs beside `training.distill`, which takes each lesson as soon as it is there, so that both cores
+of a small machine are busy. Stopped and started again, it goes on where it was.
 
 A lesson is one variant of one photograph, painted by one of the four networks, in turn. Beside the
 picture it keeps what the residual blocks carry at four depths: their leading directions, which are
