@@ -54,11 +54,11 @@ def lessons(photos, teachers):
     return found
 
 
-def run(photos, *options):
+def run(photos, *options, widths=(0, 4, 8, 8, 2)):
     """A run, new or resumed."""
     command = ["--teachers", str(photos / "teachers"), "--lessons", str(photos / "lessons")]
     command += ["--photos", str(photos), "--published", str(photos / "published")]
-    command += ["--every", "1", "--widths", "4", "8", "8", "2", *options]
+    command += ["--every", "1", "--widths", *map(str, widths), *options]
     args = distill.parse(command)
     return distill.Run(args, distill.options_of(args))
 
@@ -172,6 +172,22 @@ def test_it_learns_resumes_and_ships(photos, lessons):
     painted = evaluate.paint(load_generator(path), photo)
     error = np.abs(data.to_pixels(trained).astype(int) - painted)
     assert error.mean() < 1  # the file's weights are float16
+
+
+def test_the_published_design_can_be_trained_as_well(photos, lessons):
+    narrow = run(
+        photos,
+        "--style",
+        "kon",
+        "--state",
+        str(photos / "n"),
+        "--steps",
+        "2",
+        widths=(4, 4, 8, 8, 2),
+    )
+    narrow.train(look_every=100, save_seconds=1e9)
+    narrow.export("kon", photos / "narrow.safetensors")
+    assert load_generator(photos / "narrow.safetensors").channels["up2"] == 4
 
 
 def test_photographs_are_gathered_from_clones(tmp_path):

@@ -27,7 +27,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from animebg_core import STYLES
-from animebg_core.generator import Stage, lite_table
+from animebg_core.checkpoint import published_names
+from animebg_core.generator import Stage, lite_table, stage_table
 
 from .data import photos, to_input
 from .evaluate import Published
@@ -38,12 +39,22 @@ from .teach import DEPTHS, DIRECTIONS, STYLE_KEYS, Lessons, style_of
 
 @dataclass(frozen=True, slots=True)
 class Widths:
-    """Channels of the half-size and quarter-size maps and inside a residual block; blocks."""
+    """Channels of the maps at full, half and quarter size and inside a residual block; blocks.
 
+    No channels at full size: the design of `lite_table`, which has no map there. Otherwise it is
+    the published one, narrower.
+    """
+
+    full: int = 0
     half: int = 32
     quarter: int = 64
     inner: int = 64
     blocks: int = 8
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The table."""
+        return (stage_table if self.full else lite_table)(self.blocks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +69,16 @@ class Options:
     widths: Widths
 
 
-def fresh_tensors(stages: tuple[Stage, ...], widths: Widths) -> dict[str, Tensor]:
+def fresh_tensors(widths: Widths) -> dict[str, Tensor]:
     """A network before training: canonical names, float32."""
-    made = {"input": widths.half, "up": widths.half, "output": 12}
+    by_shrink = {1: widths.full, 2: widths.half, 4: widths.quarter}
     tensors: dict[str, Tensor] = {}
     channels = 3
-    for stage in stages:
+    for stage in widths.stages:
         for index, conv in enumerate(stage.convs):
-            outputs = made.get(
-                stage.name, widths.inner if stage.name.endswith("a") else widths.quarter
-            )
+            outputs = widths.inner if stage.name.endswith("a") else by_shrink[stage.shrink]
+            if not stage.norm:
+                outputs = 12 if conv.shuffled else 3
             shape = (channels, outputs) if conv.transposed else (outputs, channels)
             deviation = (channels * conv.kernel**2) ** -0.5
             weight = torch.randn(*shape, conv.kernel, conv.kernel) * deviation
@@ -87,9 +98,11 @@ def is_shared(name: str) -> bool:
     return name.endswith(".weight") and not name.startswith("output")
 
 
-def matched_stages(blocks: int) -> tuple[str, ...]:
+def matched_stages(stages: tuple[Stage, ...]) -> tuple[str, ...]:
     """The stages whose maps are held against the published network's, one for each of `DEPTHS`."""
-    return ("down", *(f"block{math.ceil(blocks * part / 8) - 1}b" for part in (3, 6, 8)))
+    carried = [stage.name for stage in stages if stage.settles and stage.shrink == 4]
+    blocks = len(carried) - 1
+    return tuple(carried[math.ceil(blocks * part / 8)] for part in (0, 3, 6, 8))
 
 
 def rate_at(step: int, options: Options) -> float:
@@ -128,8 +141,8 @@ class Run:
         self.folder: Path = args.state
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lessons = Lessons(args.lessons)
-        self.stages = lite_table(options.widths.blocks)
-        self.matched = matched_stages(options.widths.blocks)
+        self.stages = options.widths.stages
+        self.matched = matched_stages(self.stages)
         self.published = Published(args.teachers, args.published)
         self.held_out = photos(args.photos, "holdout")[:: args.every]
         self.step = 0
@@ -166,7 +179,7 @@ class Run:
 
     def _new(self) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
-        for name, value in fresh_tensors(self.stages, self.options.widths).items():
+        for name, value in fresh_tensors(self.options.widths).items():
             if is_shared(name):
                 values[name] = value
             else:
@@ -317,8 +330,9 @@ class Run:
 
     def export(self, style: str, path: Path) -> None:
         """The averaged network in float16, with its origin in the metadata."""
+        names = published_names(self.options.widths.blocks) if self.options.widths.full else {}
         tensors = {
-            name: tensor.half().contiguous()
+            names.get(name, name): tensor.half().contiguous()
             for name, tensor in self.tensors(self.average, style).items()
             if not name.startswith("reads")
         }
@@ -377,10 +391,11 @@ def parse(command: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--widths",
         type=int,
-        nargs=4,
-        metavar=("HALF", "QUARTER", "INNER", "BLOCKS"),
-        default=(default.half, default.quarter, default.inner, default.blocks),
-        help="channels at half and quarter size and inside a residual block; number of blocks",
+        nargs=5,
+        metavar=("FULL", "HALF", "QUARTER", "INNER", "BLOCKS"),
+        default=(default.full, default.half, default.quarter, default.inner, default.blocks),
+        help="channels at full, half and quarter size and inside a residual block; blocks; "
+        "0 at full size is the small design, otherwise the published one",
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=int, default=6, help="look at every n-th held-out one")
