@@ -269,13 +269,17 @@ def _keep(rows: Tensor, start: int, height: int, room: Tensor | None) -> Tensor:
 
 
 def _settle(data: Tensor, norm: Norm, relu: bool, strip: int, branch: Tensor | None) -> None:
-    """In place, by strips: norm(data), or data + norm(branch), and perhaps the ReLU of it."""
+    """In place, by strips: norm(data), or data + norm(branch), and perhaps the ReLU of it.
+
+    The branch may be overwritten.
+    """
     for start in range(0, data.shape[2], strip):
         rows = data[:, :, start : start + strip]
         raw = rows if branch is None else branch[:, :, start : start + strip]
-        final = norm.apply(raw, torch.empty_like(raw, dtype=torch.float32))
+        in_place = raw.dtype == torch.float32
+        final = norm.apply(raw, raw if in_place else torch.empty_like(raw, dtype=torch.float32))
         if branch is not None:
-            final.add_(rows)
+            final = rows.add_(final) if in_place else final.add_(rows)
         rows.copy_(final.relu_() if relu else final)
 
 

@@ -1,6 +1,7 @@
 """The shipped small networks: complete, what they say they are, and painting what they painted."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,10 @@ from PIL import Image
 from safetensors import safe_open
 
 from animebg_core import LITE_STYLES, STYLES, load_generator, stylize
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # training/ is not installed
+
+from training import evaluate  # noqa: E402
 
 DATA = Path(__file__).resolve().parent / "data"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -65,3 +70,27 @@ def test_each_paints_its_own_picture(key):
     assert mine.std() > 0.05
     for other in (photo, *painted.values()):
         assert (mine - other).abs().mean() > 0.02
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("key", LITE_STYLES)
+def test_closer_to_the_published_network_than_any_change_of_colour(key, shared, tmp_path):
+    """On photos that no training saw: 3 dB over the photo itself, and more than both rivals that
+    know the answer, its mean and deviation in each channel and the best colour matrix."""
+    published = evaluate.Published(shared / "weights", tmp_path)
+    lite = load_generator(key)
+    figures: dict[str, list[float]] = {}
+    for name in ("15--324.jpg", "4--24.jpg", "in1.png", "in2.png"):
+        photo, wanted = published.pair(key.removesuffix("-lite"), shared / "photos" / name, 640)
+        pictures = {
+            "photo": photo,
+            "statistics": evaluate.same_statistics(photo, wanted),
+            "matrix": evaluate.best_matrix(photo, wanted),
+            "lite": evaluate.paint(lite, photo),
+        }
+        for kind, picture in pictures.items():
+            figures.setdefault(kind, []).append(evaluate.psnr(picture, wanted))
+    means = {kind: np.mean(values) for kind, values in figures.items()}
+    assert means["lite"] > means["photo"] + 3
+    assert means["lite"] > means["statistics"]
+    assert means["lite"] > means["matrix"]
