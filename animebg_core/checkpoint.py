@@ -7,10 +7,10 @@ import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
@@ -76,7 +76,7 @@ def load_checkpoint(
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint under their published names, on the CPU, in the file's own dtype.
+    """The tensors of a checkpoint under the file's own names and dtypes, on the CPU.
 
     `.pth` files are read with `weights_only=True`, so that no code in them runs.
 
@@ -164,9 +164,13 @@ def convert(source: str | Path, target: str | Path) -> None:
         )
     load_checkpoint(source)  # refuses what is no network of this design
     state = {name: tensor.contiguous() for name, tensor in read_state(source).items()}
+    metadata = {"format": "pt"}
+    if Path(source).suffix.lower() == ".safetensors":
+        with cast(Any, safe_open(source, "pt")) as file:
+            metadata |= cast("dict[str, str] | None", file.metadata()) or {}
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        save_file(state, temporary, metadata={"format": "pt"})
+        save_file(state, temporary, metadata=metadata)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -1,5 +1,5 @@
-"""The CartoonGAN generator, described once: a table of stages, and the module that holds their
-weights.
+"""The CartoonGAN generator, and a small design of our own, each described once: a table of stages,
+and the module that holds their weights.
 
 Source: Chen, Lai, Liu, "CartoonGAN: Generative Adversarial Networks for Photo Cartoonization" (CVPR
 2018), in the form of the PyTorch conversion that the AnimeBackgroundGAN model repositories publish.
@@ -10,6 +10,7 @@ as for strips.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -23,6 +24,7 @@ NORM_EPS = 1e-9  # inside the root of the published instance norm
 # It reflects 3 pixels at full size and 1 at quarter size, where it needs more than 1: 5 at full
 # size.
 MIN_SIDE = 5
+_BLOCK = re.compile(r"block(\d+)[ab]\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,8 @@ class Stage:
         shrink: the map's size against the image's: 1, 2 (half) or 4 (quarter), rounded up.
         norm: an instance norm follows.
         relu: a ReLU follows the norm.
-        settles: its map is brought to its final values in memory, since it is read twice: by the
-            next stage, and by one that adds it.
-        adds: the earlier stage whose settled map is added after the norm, before the ReLU; the map
-            is cut to the size of that one. "" for none.
+        adds: the earlier stage whose map is added after the norm, before the ReLU; this map is cut
+            to the size of that one. "" for none.
     """
 
     name: str
@@ -95,7 +95,6 @@ class Stage:
     shrink: int
     norm: bool = True
     relu: bool = True
-    settles: bool = False
     adds: str = ""
 
     @property
@@ -112,7 +111,7 @@ def _blocks(count: int, entry: str) -> tuple[Stage, ...]:
         name = f"block{block}"
         stages += [
             Stage(f"{name}a", (conv,), shrink=4),
-            Stage(f"{name}b", (conv,), shrink=4, relu=False, settles=True, adds=entry),
+            Stage(f"{name}b", (conv,), shrink=4, relu=False, adds=entry),
         ]
         entry = f"{name}b"
     return tuple(stages)
@@ -129,7 +128,7 @@ def stage_table(blocks: int) -> tuple[Stage, ...]:
     return (
         Stage("input", (Conv(7, padding="reflect"),), shrink=1),
         Stage("down1", down, shrink=2),
-        Stage("down2", down, shrink=4, settles=True),
+        Stage("down2", down, shrink=4),
         *_blocks(blocks, "down2"),
         Stage("up1", up, shrink=2),
         Stage("up2", up, shrink=1),
@@ -146,18 +145,20 @@ def lite_table(blocks: int) -> tuple[Stage, ...]:
     detail.
     """
     return (
-        Stage("input", (Conv(7, stride=2, padding="reflect"),), shrink=2, settles=True),
-        Stage("down", (Conv(3, stride=2),), shrink=4, settles=True),
+        Stage("input", (Conv(7, stride=2, padding="reflect"),), shrink=2),
+        Stage("down", (Conv(3, stride=2),), shrink=4),
         *_blocks(blocks, "down"),
-        Stage(
-            "up",
-            (Conv(3, stride=2, transposed=True), Conv(3)),
-            shrink=2,
-            settles=True,
-            adds="input",
-        ),
+        Stage("up", (Conv(3, stride=2, transposed=True), Conv(3)), shrink=2, adds="input"),
         Stage("output", (Conv(3, shuffled=True),), shrink=1, norm=False, relu=False),
     )
+
+
+def settled(stages: tuple[Stage, ...]) -> frozenset[str]:
+    """The stages whose maps are brought to their final values in memory, at every level: those that
+    add one, and those that are added, which are read twice.
+    """
+    adding = [stage for stage in stages if stage.adds]
+    return frozenset(name for stage in adding for name in (stage.name, stage.adds))
 
 
 class ConvWeights(nn.Module):
@@ -190,7 +191,7 @@ class StageWeights(nn.Module):
 
 
 class Generator(nn.Module):
-    """A CartoonGAN generator of any channel widths and any number of residual blocks.
+    """A generator of either table, of any channel widths and any number of residual blocks.
 
     Attributes:
         stages: the table that `stream.paint` runs.
@@ -206,7 +207,7 @@ class Generator(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        blocks = sum(name.startswith("block") and name.endswith("b.scale") for name in tensors)
+        blocks = len({match[1] for name in tensors if (match := _BLOCK.match(name))})
         self.stages = (lite_table if is_lite(tensors) else stage_table)(blocks)
         self.channels = _check(self.stages, tensors)
         for stage in self.stages:
@@ -231,8 +232,8 @@ class Generator(nn.Module):
 
 
 def is_lite(names: Iterable[str]) -> bool:
-    """Whether canonical tensor names are those of `lite_table`."""
-    return "down.0.weight" in names
+    """Whether tensor names are those of `lite_table`, some of them perhaps missing."""
+    return any(name.startswith(("down.", "up.")) for name in names)
 
 
 def expected_names(stages: tuple[Stage, ...]) -> list[str]:
@@ -269,6 +270,8 @@ def _check(stages: tuple[Stage, ...], tensors: Mapping[str, Tensor]) -> dict[str
                 )
                 made = made or width
             _check_vector(problems, tensors, f"{stage.name}.{index}.bias", made)
+            if conv.shuffled and made % 4:
+                problems.append(f"{stage.name}.{index} makes {made} channels, expected fours")
             width = made // 4 if conv.shuffled else made
         if stage.norm:
             _check_vector(problems, tensors, f"{stage.name}.scale", width)

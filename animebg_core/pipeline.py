@@ -117,7 +117,7 @@ def _stylize_group(
     def finish(start: int, rows: Tensor) -> None:
         original = photo[:, start : start + rows.shape[2]]
         if not original.shape[1]:
-            return  # the network's output is rounded up to multiples of 4
+            return  # the network's output is rounded up to multiples of 4 or 2
         painted = to_image(rows[:, :, : original.shape[1], :width]).to(photo.device)
         amount = strength if mask is None else strength * mask[:, start : start + rows.shape[2]]
         write(start, mix(original, painted, amount))

@@ -26,7 +26,7 @@ from .convolution import (
     on_cpu,
     release_memory,
 )
-from .generator import Conv, ConvWeights, Generator, Stage
+from .generator import Conv, ConvWeights, Generator, Stage, settled
 from .plan import RunPlan, pass_work, passes
 from .statistics import Gathering, Norm
 
@@ -77,10 +77,14 @@ class ConvStream:
         relu: bool,
         dtype: torch.dtype,
         bias: bool,
+        crop: Tensor | None,
         scratch: Scratch,
     ) -> None:
         self.height = conv.output_size(source.height)
         self.width = conv.output_size(source.width)
+        if crop is not None:  # to the size of the map that it will be added to
+            self.height = min(self.height, crop.shape[2])
+            self.width = min(self.width, crop.shape[3])
         self._source, self._conv = source, conv
         self._norm, self._relu = norm, relu
         self._dtype, self._device = dtype, weights.weight.device
@@ -193,14 +197,16 @@ def paint(
     norms: dict[str, Norm] = {}
     source: Source = ImageSource(height, width, read)
     unread: Stage | None = None  # the stage whose norm is still to be applied as `source` is read
-    held: dict[str, Tensor] = {}  # settled maps that a later stage adds
+    held: dict[str, Tensor] = {}  # maps that a later stage adds
     added = {stage.adds for stage in generator.stages}
+    settling = settled(generator.stages)
     spare: Tensor | None = None  # a map each of whose rows may be overwritten once it has been read
 
     for run in passes(generator.stages, plan.level):
         chain, before = source, unread
         for stage in run.stages:
             for index, conv in enumerate(stage.convs):
+                is_last = index + 1 == len(stage.convs)
                 chain = ConvStream(
                     chain,
                     conv,
@@ -208,16 +214,14 @@ def paint(
                     norm=norms[before.name] if before else None,
                     relu=before is not None and before.relu,
                     dtype=dtype,
-                    bias=not stage.norm or conv is not stage.convs[-1],
+                    bias=not (stage.norm and is_last),
+                    crop=held[stage.adds] if stage.adds and is_last else None,
                     scratch=scratch,
                 )
                 before = None
             before = stage
 
         last, strip = run.last, plan.strip(run)
-        if last.adds:
-            chain.height = min(chain.height, held[last.adds].shape[2])
-            chain.width = min(chain.width, held[last.adds].shape[3])
         if not last.in_block:
             spare = None
         if on_cpu(generator.device):
@@ -247,13 +251,14 @@ def paint(
 
         if kept is None:
             continue
-        if last.settles:
+        if last.name in settling:
             final = held.pop(last.adds) if last.adds else kept
             branch = kept if last.adds else None
             _settle(final, norms[last.name], last.relu, strip, branch)
             if last.name in added:
                 held[last.name] = final
             source, unread, spare = MapSource(final), None, branch
+            del final, branch  # or they would outlive their use
         else:
             source, unread, spare = MapSource(kept), last, kept
 

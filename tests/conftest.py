@@ -29,12 +29,14 @@ def checkpoint(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def lite_checkpoint(tmp_path_factory) -> Path:
-    """A small random network of our own design, as a .safetensors file."""
+@pytest.fixture(scope="session", params=["published", "lite"])
+def network(request, checkpoint, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A small random network of either design: a .safetensors file, and the reference's state."""
+    if request.param == "published":
+        return checkpoint, oracle.random_state()
     path = tmp_path_factory.mktemp("network") / "lite.safetensors"
     save_file(oracle.random_lite_state(), path)
-    return path
+    return path, oracle.random_lite_state()
 
 
 @pytest.fixture(scope="session")

@@ -100,7 +100,8 @@ def is_shared(name: str) -> bool:
 
 def matched_stages(stages: tuple[Stage, ...]) -> tuple[str, ...]:
     """The stages whose maps are held against the published network's, one for each of `DEPTHS`."""
-    carried = [stage.name for stage in stages if stage.settles and stage.shrink == 4]
+    inner = [stage.name for stage in stages if stage.shrink == 4]
+    carried = [name for name in inner if not name.endswith("a")]
     blocks = len(carried) - 1
     return tuple(carried[math.ceil(blocks * part / 8)] for part in (0, 3, 6, 8))
 
@@ -253,7 +254,10 @@ class Run:
         network = self.tensors(self.values, style)
         photo, picture, carried = to_input(lesson.photo), to_input(lesson.picture), lesson.carried
         if random.Random(f"mirror {self.options.seed} {self.step}").random() < 0.5:
-            photo, picture, carried = photo.flip(3), picture.flip(3), carried.flip(3)
+            # The networks' strides put a grid of 4 pixels on a picture, from its first column on:
+            # cut so that the grid comes to lie on itself.
+            photo, picture = photo.flip(3)[..., 3:-1], picture.flip(3)[..., 3:-1]
+            carried = carried.flip(3)[..., :-1]
         maps = run_maps(self.stages, network, photo)
         # Where tanh is level no error would be felt, and dark areas would stay black holes: in the
         # backward pass alone its slope is 0.1 at least.
