@@ -6,6 +6,7 @@ import zipfile
 import oracle
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import animebg_core
@@ -41,6 +42,51 @@ def test_widths_and_blocks_come_from_the_shapes(tmp_path, widths, blocks):
     generator = load_checkpoint(saved(state, tmp_path / "net.pth"))
     assert len(generator.stages) == 6 + 2 * blocks
     assert [generator.channels[name] for name in ("input", "down1", "down2")] == list(widths)
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.pth"])
+@pytest.mark.parametrize(("widths", "blocks"), [((4, 6, 10), 1), ((32, 64, 64), 8), ((4, 4, 4), 0)])
+def test_the_small_design_loads(tmp_path, name, widths, blocks):
+    state = oracle.random_lite_state(widths, blocks)
+    generator = load_checkpoint(saved(state, tmp_path / name))
+    assert len(generator.stages) == 4 + 2 * blocks
+    assert [generator.channels[name] for name in ("input", "down", "output")] == [*widths[:2], 3]
+    first = generator.weights(generator.stages[0]).conv(0)
+    assert torch.equal(first.weight, state["input.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("down.0.weight", "tensors: missing down.0.weight$"),
+        ("block1b.scale", "tensors: missing block1b.scale$"),
+        ("up.1.bias", "tensors: missing up.1.bias$"),
+    ],
+)
+def test_a_damaged_small_network_is_named_as_one(tmp_path, name, text):
+    state = oracle.random_lite_state()
+    del state[name]
+    with pytest.raises(CheckpointError, match=text):
+        load_checkpoint(saved(state, tmp_path / "net.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("output.0.weight", (13, 8, 3, 3)),
+        ("output.0.weight", (16, 8, 3, 3)),
+        ("up.1.weight", (9, 8, 3, 3)),
+        ("block0b.0.weight", (15, 12, 3, 3)),
+        ("input.0.weight", (8, 3, 3, 3)),
+    ],
+)
+def test_wrong_shapes_of_the_small_design_are_refused(tmp_path, name, shape):
+    state = oracle.random_lite_state()
+    state[name] = torch.ones(shape)
+    if name != "input.0.weight":
+        state[name.replace("weight", "bias")] = torch.ones(shape[0])
+    with pytest.raises(CheckpointError, match="shapes of another network"):
+        load_checkpoint(saved(state, tmp_path / "net.pth"))
 
 
 def test_dtypes(state, tmp_path):
@@ -158,6 +204,14 @@ def test_convert_writes_the_same_tensors(state, tmp_path):
     convert(source, target)
     assert all(torch.equal(tensor, state[name]) for name, tensor in load_file(target).items())
     assert set(load_file(target)) == set(state)
+
+
+def test_convert_keeps_what_a_file_says_of_itself(tmp_path):
+    source, target = tmp_path / "net.safetensors", tmp_path / "again.safetensors"
+    save_file(oracle.random_lite_state(), source, metadata={"licence": "MIT", "style": "kon-lite"})
+    convert(source, target)
+    with safe_open(target, "pt") as file:
+        assert file.metadata() == {"format": "pt", "licence": "MIT", "style": "kon-lite"}
 
 
 def test_convert_leaves_nothing_half_written(state, tmp_path, monkeypatch):

@@ -48,10 +48,10 @@ def decibels(picture, reference):
 
 @pytest.mark.parametrize("level", ["whole", "store", "recompute"])
 @pytest.mark.parametrize(("height", "width"), [(5, 5), (33, 37), (130, 201)])
-def test_float32_equals_the_reference(checkpoint, level, height, width):
-    generator = load_generator(checkpoint, device="cuda")
+def test_float32_equals_the_reference(network, level, height, width):
+    generator = load_generator(network[0], device="cuda")
     image = torch.rand(2, height, width, 3)
-    expected = oracle.stylize(oracle.random_state(), image)
+    expected = oracle.stylize(network[1], image)
     for rows in (16, 1000):
         plan = replace(plan_run(generator, height, width), level=level, rows=rows, block_rows=8)
         painted = stylize(image, generator, plan=plan)
@@ -59,9 +59,9 @@ def test_float32_equals_the_reference(checkpoint, level, height, width):
         assert (painted - expected).abs().max() < ROUNDING
 
 
-def test_strips_are_the_whole_image_in_half_precision(checkpoint):
+def test_strips_are_the_whole_image_in_half_precision(network):
     """Cutting changes nothing but the order of operations: far less than fp16 itself (50 dB)."""
-    generator = load_generator(checkpoint, device="cuda", dtype=torch.float16)
+    generator = load_generator(network[0], device="cuda", dtype=torch.float16)
     image = torch.rand(1, 203, 310, 3, device="cuda")
     plan = plan_run(generator, 203, 310)
     whole = stylize(image, generator, plan=replace(plan, rows=1000, block_rows=1000))
@@ -70,8 +70,8 @@ def test_strips_are_the_whole_image_in_half_precision(checkpoint):
         assert decibels(cut, whole) > 60
 
 
-def test_a_batch_equals_its_pictures(checkpoint):
-    generator = load_generator(checkpoint, device="cuda")
+def test_a_batch_equals_its_pictures(network):
+    generator = load_generator(network[0], device="cuda")
     images = torch.rand(3, 40, 56, 3, device="cuda")
     together = stylize(images, generator)
     for image, painted in zip(images.split(1), together.split(1), strict=True):

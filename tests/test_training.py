@@ -1,7 +1,8 @@
 """The training code on tiny teachers: its lessons, that it learns, resumes, ships what loads."""
 
 import json
-import sys
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from animebg_core import STYLES, load_generator, stylize
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # training/ is not installed
-
-from training import data, distill, evaluate, gather, optimizer, teach  # noqa: E402
-from training.network import run_maps  # noqa: E402
+from training import data, distill, evaluate, gather, optimizer, teach
+from training.network import run_maps
 
 
 @pytest.fixture
@@ -69,6 +67,7 @@ def test_variants_are_the_same_from_the_same_seed(photos):
     found = data.variants(paths, 40, seed=1)
     assert found == data.variants(paths, 40, seed=1)
     assert found != data.variants(paths, 40, seed=2)
+    assert found[:17] == data.variants(paths, 17, seed=1)
     assert {variant.photo for variant in found} == set(paths)
     assert 10 < sum(variant.tone is not None for variant in found) < 30
     for variant in found[:8]:
@@ -123,6 +122,12 @@ def test_lessons_are_painted_once(photos, teachers, lessons):
     assert lessons.path(7).stat().st_mtime_ns == before
 
 
+def test_lessons_of_another_plan_are_not_mixed_in(photos, teachers, lessons):
+    with pytest.raises(SystemExit, match="other lessons"):
+        plan = teach.plan_lessons(photos, 8, seed=2)
+        teach.teach(teach.load_teachers(teachers), plan, lessons, show=False)
+
+
 def test_what_the_optimizer_makes_is_orthogonal():
     matrix = torch.randn(12, 30) * torch.logspace(-2, 1, 12)[:, None]
     for side in (matrix, matrix.T):
@@ -140,6 +145,34 @@ def test_steps_are_in_proportion_to_the_weight():
     optimizer.RelativeMuon(weights).step(0.1)
     for weight, old in zip(weights, before, strict=True):
         torch.testing.assert_close((weight - old).norm() / old.norm(), torch.tensor(0.1))
+
+
+def test_no_gradient_is_no_step():
+    weight = torch.randn(4, 3, 3, 3)
+    before = weight.clone()
+    weight.grad = torch.zeros_like(weight)
+    optimizer.RelativeMuon([weight]).step(0.1)
+    assert torch.equal(weight, before)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(photos, lessons):
+    whole = run(photos, "--state", str(photos / "whole"), "--steps", "8")
+    whole.train(look_every=100, save_seconds=1e9)
+    begun = run(photos, "--state", str(photos / "cut"), "--steps", "8")
+    for _ in range(4):
+        begun.train_step()
+    begun.save()
+    resumed = run(photos, "--state", str(photos / "cut"), "--steps", "8")
+    resumed.train(look_every=100, save_seconds=1e9)
+    for name, value in whole.values.items():
+        assert torch.equal(value, resumed.values[name]), name
+        assert torch.equal(whole.average[name], resumed.average[name]), name
+
+
+def test_a_run_goes_on_as_it_began(photos, lessons):
+    run(photos, "--state", str(photos / "all")).save()
+    with pytest.raises(SystemExit, match=r"rate 0.002, not 0.004: name another --state"):
+        run(photos, "--state", str(photos / "all"), "--rate", "0.004")
 
 
 def test_it_learns_resumes_and_ships(photos, lessons):
@@ -191,17 +224,38 @@ def test_the_published_design_can_be_trained_as_well(photos, lessons):
 
 
 def test_photographs_are_gathered_from_clones(tmp_path):
-    """From the list that the repository keeps, by content: another file of the name is refused."""
-    git = tmp_path / "clones" / "someone+pictures"
-    git.mkdir(parents=True)
+    """By content, whatever is checked out."""
+    clone = tmp_path / "clones" / "someone+pictures"
+    clone.mkdir(parents=True)
     picture = Image.fromarray(np.random.randint(0, 256, (60, 2000, 3), np.uint8))
-    picture.save(git / "a b.png")
-    blob = gather.blob_of((git / "a b.png").read_bytes())
+    picture.save(clone / "a b.png")
+
+    def git(*command):
+        done = subprocess.run(
+            ["git", "-C", str(clone), *command], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    git("init", "--quiet")
+    blob = git("hash-object", "-w", "a b.png")
+    (clone / "a b.png").unlink()
     row = {"file": "pictures-a.jpg", "split": "train", "repository": "someone/pictures"}
-    rows = [{**row, "path": "a b.png", "blob": blob}]
-    gather.gather(rows, tmp_path / "clones", tmp_path / "photos")
+    row |= {"path": "a b.png", "commit": "0" * 40, "blob": blob}
+    gather.gather([row], tmp_path / "clones", tmp_path / "photos")
     with Image.open(tmp_path / "photos" / "pictures-a.jpg") as made:
         assert max(made.size) == gather.LONGEST
     assert data.photos(tmp_path / "photos", "train") == [tmp_path / "photos" / "pictures-a.jpg"]
-    with pytest.raises(SystemExit, match="another file"):
-        gather.gather([{**rows[0], "blob": "0" * 40}], tmp_path / "clones", tmp_path / "other")
+    with pytest.raises(SystemExit, match="has no a b.png of commit 000"):
+        gather.gather([row | {"blob": "0" * 40}], tmp_path / "clones", tmp_path / "other")
+
+
+def test_the_list_of_photographs_and_of_their_sources_agree():
+    text = (Path(gather.__file__).parent / "SOURCES.md").read_text(encoding="utf-8")
+    stated = re.findall(r"^\| github:(\S+) .* (\d+) \((\d+) / (\d+)\) \|$", text, re.MULTILINE)
+    rows = gather.listed()
+    assert {row["repository"] for row in rows} == {repository for repository, *_ in stated}
+    for repository, *numbers in stated:
+        splits = [row["split"] for row in rows if row["repository"] == repository]
+        counted = [len(splits), splits.count("train"), splits.count("holdout")]
+        assert counted == [int(number) for number in numbers]
+    assert sum(row["split"] == "holdout" for row in rows) >= 40

@@ -58,14 +58,13 @@ def drawn_tone(draw: random.Random) -> Tone:
 def variants(paths: list[Path], count: int, seed: int) -> list[Variant]:
     """`count` variants, every photograph equally often, in an order that the seed decides.
 
-    Half of them are given another tone.
+    Half of them are given another tone. More of them begin with the same ones.
     """
-    draw = random.Random(seed)
-    chosen: list[Path] = []
-    while len(chosen) < count:
-        chosen += draw.sample(paths, len(paths))
     found: list[Variant] = []
-    for path in chosen[:count]:
+    for number in range(count):
+        turn, place = divmod(number, len(paths))
+        order = random.Random(f"{seed} order {turn}").sample(paths, len(paths))
+        path, draw = order[place], random.Random(f"{seed} {number}")
         window, sizes = draw.choice(_WINDOWS)
         found.append(
             Variant(

@@ -1,7 +1,8 @@
 """Train small networks to paint what the published ones paint. See README.md for the commands.
 
-    python -m training.distill --lessons FOLDER --photos FOLDER --published FOLDER --state FOLDER
-    python -m training.distill ... --style kon --start STATE.pt --out FILE
+    python -m training.distill --teachers FOLDER --lessons FOLDER --photos FOLDER \
+        --published FOLDER --state FOLDER
+    python -m training.distill ... --style kon --start STATE.pt --maps 0 --out FILE
 
 Without `--style`, all four are trained as one network, whose convolutions they share; norms,
 biases and the last convolution are each one's own. With it, one of them goes on alone. State is
@@ -139,6 +140,7 @@ class Run:
 
     def __init__(self, args: argparse.Namespace, options: Options) -> None:
         self.options = options
+        self.device = torch.device(args.device)
         self.folder: Path = args.state
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lessons = Lessons(args.lessons)
@@ -154,10 +156,11 @@ class Run:
         latest = self.folder / "state.pt"
         found: dict[str, Any] | None = None
         if latest.exists():
-            found = torch.load(latest)
+            found = torch.load(latest, map_location=self.device)
+            self._check_options(found["options"])
             values, self.average = found["values"], found["average"]
         elif start:
-            begun = torch.load(start)
+            begun = torch.load(start, map_location=self.device)
             values = self._own(begun["average"])
             self.average = {name: value.clone() for name, value in values.items()}
         else:
@@ -178,6 +181,14 @@ class Run:
             self.adam.load_state_dict(found["adam"])
             self.step, self.history = found["step"], found["history"]
 
+    def _check_options(self, before: dict[str, Any]) -> None:
+        """A run goes on as it began, but for the number of steps."""
+        now = asdict(self.options)
+        other = [name for name in now if name != "steps" and before.get(name) != now[name]]
+        if other:
+            was = ", ".join(f"{name} {before.get(name)}, not {now[name]}" for name in other)
+            raise SystemExit(f"{self.folder} holds a run of {was}: name another --state")
+
     def _new(self) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
         for name, value in fresh_tensors(self.options.widths).items():
@@ -190,7 +201,7 @@ class Run:
             for style in self.options.styles:
                 values[f"{style}:reads.{depth}.weight"] = weight.clone()
                 values[f"{style}:reads.{depth}.bias"] = torch.zeros(DIRECTIONS)
-        return values
+        return {name: value.to(self.device) for name, value in values.items()}
 
     def _own(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the styles of this run need of another run's tensors."""
@@ -227,10 +238,13 @@ class Run:
         (self.folder / "history.json").write_text(json.dumps(self.history, indent=1))
 
     def choose(self, step: int) -> int:
-        """The lesson of a step: any that is there, of this run's styles."""
+        """The lesson of a step: any that is there, of this run's styles; waits for the first."""
         draw = random.Random(f"{self.options.seed} {step}")
         style = self.options.styles[step % len(self.options.styles)]
         place = STYLE_KEYS.index(style)
+        while not self.lessons.path(place).exists():
+            print(f"waiting for {self.lessons.path(place)}, from training.teach", flush=True)
+            time.sleep(10)
         count = (self.lessons.count() - place - 1) // len(STYLE_KEYS) + 1
         return draw.randrange(count) * len(STYLE_KEYS) + place
 
@@ -252,7 +266,10 @@ class Run:
         lesson = self.lessons.load(number)
         style = style_of(number)
         network = self.tensors(self.values, style)
-        photo, picture, carried = to_input(lesson.photo), to_input(lesson.picture), lesson.carried
+        photo, picture, carried = (
+            side.to(self.device)
+            for side in (to_input(lesson.photo), to_input(lesson.picture), lesson.carried)
+        )
         if random.Random(f"mirror {self.options.seed} {self.step}").random() < 0.5:
             # The networks' strides put a grid of 4 pixels on a picture, from its first column on:
             # cut so that the grid comes to lie on itself.
@@ -294,7 +311,8 @@ class Run:
         network = self.tensors(self.average, style)
         total = 0.0
         for path in self.held_out:
-            photo, wanted = (to_input(side) for side in self.published.pair(style, path, 640))
+            pair = self.published.pair(style, path, 640)
+            photo, wanted = (to_input(side).to(self.device) for side in pair)
             high, wide = (side // 4 * 4 for side in photo.shape[2:])
             made = run_maps(self.stages, network, photo[:, :, :high, :wide])["output"]
             error = (made - wanted[:, :, :high, :wide]) / 2
@@ -336,7 +354,7 @@ class Run:
         """The averaged network in float16, with its origin in the metadata."""
         names = published_names(self.options.widths.blocks) if self.options.widths.full else {}
         tensors = {
-            names.get(name, name): tensor.half().contiguous()
+            names.get(name, name): tensor.half().contiguous().cpu()
             for name, tensor in self.tensors(self.average, style).items()
             if not name.startswith("reads")
         }
@@ -389,7 +407,7 @@ def parse(command: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="another run's state.pt to begin from")
     parser.add_argument("--out", type=Path, help="where the finished network is written")
     parser.add_argument("--steps", type=int, default=12000)
-    parser.add_argument("--rate", type=float, default=0.02, help="of a tensor's size, a step")
+    parser.add_argument("--rate", type=float, default=0.002, help="of a weight's size, a step")
     parser.add_argument("--maps", type=float, default=0.5, help="weight of the carried maps")
     default = Widths()
     parser.add_argument(
@@ -405,8 +423,12 @@ def parse(command: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=6, help="look at every n-th held-out one")
     parser.add_argument("--look-every", type=int, default=1000)
     parser.add_argument("--save-seconds", type=float, default=120)
-    parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args(command)
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args(command)
+    if args.out and not args.style:
+        parser.error("--out writes one style: name it with --style")
+    return args
 
 
 def options_of(args: argparse.Namespace) -> Options:

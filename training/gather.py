@@ -7,9 +7,9 @@ python -m training.gather --clones CLONES --photos FOLDER
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
+import subprocess
 from pathlib import Path
 
 from PIL import Image, ImageCms, ImageOps
@@ -18,19 +18,24 @@ LIST = Path(__file__).with_name("photos.json")
 LONGEST = 1400  # pixels: more than any training picture or figure needs
 
 
-def blob_of(content: bytes) -> str:
-    """The name that git gives to a file's content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+def read(row: dict[str, str], clones: Path) -> bytes:
+    """A photograph's file, by its content: it need not be checked out or in the last commit."""
+    clone = clones / row["repository"].replace("/", "+")
+    command = ["git", "-C", str(clone), "cat-file", "blob", row["blob"]]
+    found = subprocess.run(command, capture_output=True)
+    if found.returncode:
+        raise SystemExit(
+            f"{clone} has no {row['path']} of commit {row['commit']}: clone the whole repository "
+            f"there ({found.stderr.decode(errors='replace').strip()})"
+        )
+    return found.stdout
 
 
 def gather(rows: list[dict[str, str]], clones: Path, folder: Path) -> None:
-    """Write each photograph, upright and at most `LONGEST` pixels long, and `index.json`."""
+    """Write `index.json` and each photograph, upright, in sRGB, at most `LONGEST` pixels long."""
     folder.mkdir(parents=True, exist_ok=True)
     for row in rows:
-        source = clones / row["repository"].replace("/", "+") / row["path"]
-        if blob_of(source.read_bytes()) != row["blob"]:
-            raise SystemExit(f"{source}: another file than the one listed: check out its commit")
-        with Image.open(source) as opened:
+        with Image.open(io.BytesIO(read(row, clones))) as opened:
             opened.draft("RGB", (LONGEST, LONGEST))
             profile = opened.info.get("icc_profile")
             picture = ImageOps.exif_transpose(opened).convert("RGB")
@@ -44,15 +49,19 @@ def gather(rows: list[dict[str, str]], clones: Path, folder: Path) -> None:
     (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
+def listed() -> list[dict[str, str]]:
+    """The rows of `photos.json`: file, split, repository, commit, path and blob."""
+    return json.loads(LIST.read_text(encoding="utf-8"))["photos"]
+
+
 def main() -> None:
     """Gather all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clones", required=True, type=Path, help="folder of OWNER+NAME clones")
     parser.add_argument("--photos", required=True, type=Path, help="where they go")
     args = parser.parse_args()
-    rows = json.loads(LIST.read_text(encoding="utf-8"))["photos"]
-    gather(rows, args.clones, args.photos)
-    print(f"{len(rows)} photographs in {args.photos}")
+    gather(listed(), args.clones, args.photos)
+    print(f"{len(listed())} photographs in {args.photos}")
 
 
 if __name__ == "__main__":

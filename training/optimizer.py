@@ -46,7 +46,8 @@ class RelativeMuon:
             momentum.lerp_(weight.grad, 1 - _MOMENTUM)
             ahead = weight.grad.lerp(momentum, _MOMENTUM)  # Nesterov's
             update = orthogonal(ahead.flatten(1)).view_as(weight)
-            weight.sub_(update, alpha=rate * float(weight.norm() / update.norm()))
+            # Where there is no gradient at all there is no step.
+            weight.sub_(update, alpha=rate * float(weight.norm() / update.norm().clamp_min(1e-6)))
 
     def state_dict(self) -> dict[str, Any]:
         """The momenta."""

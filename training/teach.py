@@ -17,7 +17,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,7 @@ class Directions:
         """Carried maps [1, C, h, w] as [depths, DIRECTIONS, h, w], each of about unit deviation."""
         found = []
         for depth, name in enumerate(DEPTHS):
-            centred = maps[name][0].float() - self.means[style][depth][:, None, None]
+            centred = maps[name][0].float().cpu() - self.means[style][depth][:, None, None]
             found.append(torch.einsum("kc,chw->khw", self.rows, centred))
         return torch.stack(found) / self.deviations[:, :, None, None]
 
@@ -84,8 +84,8 @@ def find_directions(
     second: list[Tensor] = []
     for style, image in inputs:
         tensors = dict(teachers[style].named_parameters())
-        maps = run_maps(teachers[style].stages, tensors, image)
-        flat = [maps[name][0].float().flatten(1) for name in DEPTHS]
+        maps = run_maps(teachers[style].stages, tensors, image.to(teachers[style].device))
+        flat = [maps[name][0].float().flatten(1).cpu() for name in DEPTHS]
         first[style].append(torch.stack([side.mean(1) for side in flat]))
         centred = [side - side.mean(1, keepdim=True) for side in flat]
         second.append(torch.stack([side @ side.T / side.shape[1] for side in centred]))
@@ -130,6 +130,17 @@ class Lessons:
             },
         )
 
+    def check_plan(self, plan: list[Variant]) -> None:
+        """Note what is to be painted here, or refuse if it is not what was begun."""
+        described = [f"{variant.photo.name} {asdict(variant) | {'photo': ''}}" for variant in plan]
+        path = self.folder / "plan.json"
+        if path.exists():
+            begun = json.loads(path.read_text(encoding="utf-8"))
+            common = min(len(begun), len(described))
+            if begun[:common] != described[:common]:
+                raise SystemExit(f"{self.folder} holds other lessons: name another --lessons")
+        path.write_text(json.dumps(described, indent=0), encoding="utf-8")
+
     def directions(self) -> Directions | None:
         """The directions, once they were found."""
         path = self.folder / "directions.safetensors"
@@ -156,27 +167,34 @@ def style_of(number: int) -> str:
     return STYLE_KEYS[number % len(STYLE_KEYS)]
 
 
-def load_teachers(folder: Path) -> dict[str, Generator]:
+def load_teachers(folder: Path, device: str = "cpu") -> dict[str, Generator]:
     """The four published networks, from their files in a folder."""
-    return {style: load_generator(style, weights_dir=folder) for style in STYLES}
+    return {style: load_generator(style, weights_dir=folder, device=device) for style in STYLES}
 
 
 @torch.no_grad()
 def teach(
     teachers: Mapping[str, Generator], plan: list[Variant], lessons: Lessons, *, show: bool = True
 ) -> None:
-    """Paint every variant of `plan` that was not painted yet, in order."""
+    """Paint every variant of `plan` that was not painted yet, in order.
+
+    Raises:
+        SystemExit: the folder holds lessons of another plan.
+    """
+    lessons.check_plan(plan)
     directions = lessons.directions()
     if directions is None:
-        samples = ((style_of(n), to_input(cut(plan[n]))) for n in range(min(48, len(plan))))
+        first_ones = enumerate(plan[:48])
+        samples = ((style_of(n), to_input(cut(variant))) for n, variant in first_ones)
         directions = find_directions(teachers, samples)
         lessons.store_directions(directions)
     tensors = {style: dict(teacher.named_parameters()) for style, teacher in teachers.items()}
+    device = next(iter(teachers.values())).device
     began, first = time.monotonic(), lessons.count()
     for number in range(first, len(plan)):
         style = style_of(number)
         photo = cut(plan[number])
-        maps = run_maps(teachers[style].stages, tensors[style], to_input(photo))
+        maps = run_maps(teachers[style].stages, tensors[style], to_input(photo).to(device))
         carried = directions.describe(style, maps)
         lessons.store(number, Lesson(photo, to_pixels(maps["output"]), carried))
         if show and number % 40 == 0:
@@ -198,14 +216,16 @@ def main() -> None:
     parser.add_argument("--lessons", required=True, type=Path, help="where they are kept")
     parser.add_argument("--count", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
     plan = plan_lessons(args.photos, args.count, args.seed)
-    described = json.dumps({"count": args.count, "seed": args.seed})
-    print(f"{described}, {len({variant.photo for variant in plan})} photographs", flush=True)
-    teach(load_teachers(args.teachers), plan, Lessons(args.lessons))
+    print(
+        f"{args.count} lessons, {len({variant.photo for variant in plan})} photographs", flush=True
+    )
+    teach(load_teachers(args.teachers, args.device), plan, Lessons(args.lessons))
 
 
 if __name__ == "__main__":
