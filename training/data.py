@@ -111,7 +111,7 @@ def cut(variant: Variant) -> np.ndarray:
         picture = scaled(variant.photo, max(size)).resize(size, Image.Resampling.LANCZOS)
     left = round(variant.place[0] * (picture.width - window[0]))
     top = round(variant.place[1] * (picture.height - window[1]))
-    pixels = np.asarray(picture.crop((left, top, left + window[0], top + window[1])))
+    pixels = np.array(picture.crop((left, top, left + window[0], top + window[1])))
     if variant.tone:
         pixels = with_tone(pixels, variant.tone)
     return np.ascontiguousarray(pixels[:, ::-1] if variant.mirrored else pixels)

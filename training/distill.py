@@ -190,6 +190,7 @@ class Run:
             raise SystemExit(f"{self.folder} holds a run of {was}: name another --state")
 
     def _new(self) -> dict[str, Tensor]:
+        torch.manual_seed(self.options.seed)
         values: dict[str, Tensor] = {}
         for name, value in fresh_tensors(self.options.widths).items():
             if is_shared(name):
@@ -447,7 +448,6 @@ def main() -> None:
     """Train, save, export."""
     args = parse()
     torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)
     options = options_of(args)
     run = Run(args, options)
