@@ -105,8 +105,8 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         label="Satoshi Kon (Lite)",
         repository="",
         file="animebg-lite-kon.safetensors",
-        size=2_243_046,
-        sha256="30c7fc0b5ca34ddda71a39b5e79ca30689dd359868e78649d255a9121890ca93",
+        size=1_301_696,
+        sha256="14dd29ad42f174a987bf856a27eb632cf8261265dc200fed3155e69a8cd24e8e",
         licence="MIT",
     ),
 )

@@ -37,6 +37,8 @@ from .network import run_maps
 from .optimizer import RelativeMuon
 from .teach import DEPTHS, DIRECTIONS, STYLE_KEYS, Lessons, style_of
 
+FAR = 2.2  # before tanh: 3 levels of 255 from black or white
+
 
 @dataclass(frozen=True, slots=True)
 class Widths:
@@ -281,7 +283,9 @@ class Run:
         # backward pass alone its slope is 0.1 at least.
         raw = maps["output.0"].float()
         painted = maps["output"] + 0.1 * (raw - raw.detach())
-        loss = pictures = picture_loss(painted, picture)
+        pictures = picture_loss(painted, picture)
+        # And what is far beyond black or white is drawn back.
+        loss = pictures + 0.05 * (raw.abs() - FAR).clamp_min(0).square().mean()
         matched = torch.zeros(())
         if self.options.maps:
             matched = self.map_loss(maps, network, carried)
