@@ -78,8 +78,8 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         label="Makoto Shinkai (Lite)",
         repository="",
         file="animebg-lite-shinkai.safetensors",
-        size=2_243_054,
-        sha256="6aee5d6976dc8b3dcc9fc777f163a4d4093d952db434073c78bec244fab0da4b",
+        size=1_301_704,
+        sha256="55601e3c8aa95eb1a07442ed2e1e4bad5150e7c47e84a5193af0255153706080",
         licence="MIT",
     ),
     Style(
