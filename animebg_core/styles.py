@@ -96,8 +96,8 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         label="Hayao Miyazaki (Lite)",
         repository="",
         file="animebg-lite-miyazaki.safetensors",
-        size=2_243_054,
-        sha256="0dc3fa5ca74be9e117e840c5afae86c83b2979e08c3994eff4cb3316a758bfaf",
+        size=1_301_704,
+        sha256="5b61727619ea9e7c79264b9783e0333a90284eb24370cb39db58df46e4b46df7",
         licence="MIT",
     ),
     Style(
