@@ -87,8 +87,8 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         label="Mamoru Hosoda (Lite)",
         repository="",
         file="animebg-lite-hosoda.safetensors",
-        size=2_243_046,
-        sha256="fdb013a463464217e03100e3f699255823f31b6bd597e2d6fc412ee54f51a46d",
+        size=1_301_704,
+        sha256="642ef6de9dc1b63d26222b61a57ea87e48d18a50c128e855d13133bce84354aa",
         licence="MIT",
     ),
     Style(
