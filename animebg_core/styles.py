@@ -79,7 +79,7 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         repository="",
         file="animebg-lite-shinkai.safetensors",
         size=1_301_704,
-        sha256="55601e3c8aa95eb1a07442ed2e1e4bad5150e7c47e84a5193af0255153706080",
+        sha256="178853f738ca8dd45cbfb978b956ccdd37c2588cd869bd332942de3f003ea6f5",
         licence="MIT",
     ),
     Style(
