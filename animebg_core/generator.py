@@ -139,10 +139,10 @@ def stage_table(blocks: int) -> tuple[Stage, ...]:
 def lite_table(blocks: int) -> tuple[Stage, ...]:
     """The small generator: the published design with no map at full size, and a way around.
 
-    On a CPU the full-size stages of a narrow network take half of its time. Here the first
+    Maps at full size cost more memory and time than their few multiplications say. Here the first
     convolution makes the half-size map at once, the last one makes four pixels at once, and what
     the first one saw is added before the last, so that the residual blocks need not carry every
-    detail.
+    detail. `docs/lite.md` compares the two.
     """
     return (
         Stage("input", (Conv(7, stride=2, padding="reflect"),), shrink=2),
