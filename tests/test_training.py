@@ -197,6 +197,13 @@ def test_it_learns_resumes_and_ships(photos, lessons):
     with safe_open(path, "pt") as file:
         assert file.metadata()["teacher_sha256"] == STYLES["kon"].sha256
 
+    # A shipped file is a start as well; its weights are float16.
+    again = run(photos, "--style", "kon", "--state", str(photos / "more"), "--start", str(path))
+    assert again.held_out_psnr("kon") == pytest.approx(resumed.held_out_psnr("kon"), abs=0.05)
+    with pytest.raises(SystemExit, match="other widths"):
+        start = ["--style", "kon", "--state", str(photos / "wide"), "--start", str(path)]
+        run(photos, *start, widths=(0, 8, 8, 8, 2))
+
     # The core paints what the training code did.
     published = evaluate.Published(photos / "teachers", photos / "published")
     photo, _ = published.pair("kon", photos / "0.png", 96)

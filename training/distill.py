@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from animebg_core import STYLES
@@ -162,8 +162,7 @@ class Run:
             self._check_options(found["options"])
             values, self.average = found["values"], found["average"]
         elif start:
-            begun = torch.load(start, map_location=self.device)
-            values = self._own(begun["average"])
+            values = self._started(start)
             self.average = {name: value.clone() for name, value in values.items()}
         else:
             values = self._new()
@@ -205,6 +204,18 @@ class Run:
                 values[f"{style}:reads.{depth}.weight"] = weight.clone()
                 values[f"{style}:reads.{depth}.bias"] = torch.zeros(DIRECTIONS)
         return {name: value.to(self.device) for name, value in values.items()}
+
+    def _started(self, start: Path) -> dict[str, Tensor]:
+        """What another run ended with, or the network in a file that `export` wrote."""
+        if start.suffix != ".safetensors":
+            return self._own(torch.load(start, map_location=self.device)["average"])
+        (style,) = self.options.styles  # a file is one style's
+        tensors = load_file(start, device=str(self.device))
+        own = {n if is_shared(n) else f"{style}:{n}": t.float() for n, t in tensors.items()}
+        fresh = self._new()
+        if {n: t.shape for n, t in (fresh | own).items()} != {n: t.shape for n, t in fresh.items()}:
+            raise SystemExit(f"{start} is a network of other widths: see --widths")
+        return fresh | own
 
     def _own(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the styles of this run need of another run's tensors."""
@@ -409,7 +420,9 @@ def parse(command: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--photos", required=True, type=Path, help="folder with index.json")
     parser.add_argument("--published", required=True, type=Path, help="held-out paintings, kept")
     parser.add_argument("--state", required=True, type=Path, help="folder for state and log")
-    parser.add_argument("--start", type=Path, help="another run's state.pt to begin from")
+    parser.add_argument(
+        "--start", type=Path, help="another run's state.pt, or one style's .safetensors"
+    )
     parser.add_argument("--out", type=Path, help="where the finished network is written")
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--rate", type=float, default=0.002, help="of a weight's size, a step")
@@ -433,6 +446,8 @@ def parse(command: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(command)
     if args.out and not args.style:
         parser.error("--out writes one style: name it with --style")
+    if args.start and args.start.suffix == ".safetensors" and not args.style:
+        parser.error(f"{args.start} is one style's network: name it with --style")
     return args
 
 
