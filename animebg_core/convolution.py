@@ -99,15 +99,14 @@ def make_kernel(
     """
     weight = weights.weight.to(dtype)
     offset = weights.bias.to(dtype) if bias else None
-    if conv.shuffled:
-        weight = weight.contiguous(memory_format=memory_format(weight.device, dtype))
-        return Kernel(lambda window, _: F.pixel_shuffle(F.conv2d(window, weight, offset), 2))
-    if on_cpu(weight.device):
+    if on_cpu(weight.device) and not conv.shuffled:
         if conv.kernel == 3 and conv.stride == 1 and min(weight.shape[:2]) >= 96 and pixels >= 4096:
             return _winograd(weight, offset)
         if conv.kernel > 3 and conv.stride == 1 and weight.shape[0] < 16:
             return _narrow(weight, offset)
     weight = weight.contiguous(memory_format=memory_format(weight.device, dtype))
+    if conv.shuffled:
+        return Kernel(lambda window, _: F.pixel_shuffle(F.conv2d(window, weight, offset), 2))
     if conv.transposed:
         # Padding 0 makes one row and column before those asked for, of the first ones alone.
         return Kernel(

@@ -19,7 +19,7 @@ from animebg_core import (
     stylize,
 )
 from animebg_core.convolution import Scratch, make_kernel
-from animebg_core.generator import Conv, ConvWeights
+from animebg_core.generator import Conv, ConvWeights, is_lite
 from animebg_core.plan import passes, total_work
 from animebg_core.statistics import Gathering
 
@@ -34,7 +34,7 @@ def generator(network):
 
 @pytest.mark.parametrize("level", ["whole", "store", "recompute"])
 @pytest.mark.parametrize(("rows", "block_rows"), [(1000, 1000), (16, 4), (8, 1), (7, 3), (1, 1)])
-@pytest.mark.parametrize(("height", "width"), [(5, 5), (33, 38), (50, 61), (64, 16)])
+@pytest.mark.parametrize(("height", "width"), [(5, 5), (33, 37), (34, 38), (50, 61), (64, 16)])
 def test_every_cut_equals_the_reference(generator, network, level, rows, block_rows, height, width):
     image = torch.rand(2, height, width, 3)
     plan = replace(
@@ -161,11 +161,13 @@ def test_weighted_moments_see_only_what_counts():
 
 def test_progress_counts_all_work_once(generator):
     seen: list[tuple[int, int]] = []
-    stylize(torch.rand(3, 80, 30, 3), generator, progress=lambda *at: seen.append(at))
+    # The small design, here with few blocks, has too few passes to divide a single strip evenly.
+    height = 80 if is_lite(f"{name}." for name in generator.channels) else 40
+    stylize(torch.rand(3, height, 30, 3), generator, progress=lambda *at: seen.append(at))
     done = [at for at, _ in seen]
     total = seen[0][1]
     assert done == sorted(done)
-    assert done[-1] == total == 3 * total_work(generator, "whole", 80, 30)
+    assert done[-1] == total == 3 * total_work(generator, "whole", height, 30)
     assert len(seen) > 3 * len(passes(generator.stages, "whole")) - 1
     # So that a bar moves evenly: no single step is a large part of one image.
     assert max(b - a for a, b in zip([0, *done], done, strict=False)) < total / 3 / 5

@@ -61,10 +61,11 @@ def variants(paths: list[Path], count: int, seed: int) -> list[Variant]:
     Half of them are given another tone. More of them begin with the same ones.
     """
     found: list[Variant] = []
-    for number in range(count):
-        turn, place = divmod(number, len(paths))
-        order = random.Random(f"{seed} order {turn}").sample(paths, len(paths))
-        path, draw = order[place], random.Random(f"{seed} {number}")
+    chosen: list[Path] = []
+    while len(chosen) < count:
+        chosen += random.Random(f"{seed} order {len(chosen)}").sample(paths, len(paths))
+    for number, path in enumerate(chosen[:count]):
+        draw = random.Random(f"{seed} {number}")
         window, sizes = draw.choice(_WINDOWS)
         found.append(
             Variant(

@@ -262,7 +262,9 @@ class Run:
         count = (self.lessons.count() - place - 1) // len(STYLE_KEYS) + 1
         return draw.randrange(count) * len(STYLE_KEYS) + place
 
-    def map_loss(self, maps: Mapping[str, Tensor], network: Mapping[str, Tensor], carried: Tensor):
+    def map_loss(
+        self, maps: Mapping[str, Tensor], network: Mapping[str, Tensor], carried: Tensor
+    ) -> Tensor:
         """Mean squared error of what can be read, linearly, of the carried maps."""
         losses = []
         for depth, name in enumerate(self.matched):

@@ -17,7 +17,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -132,14 +132,13 @@ class Lessons:
 
     def check_plan(self, plan: list[Variant]) -> None:
         """Note what is to be painted here, or refuse if it is not what was begun."""
-        described = [f"{variant.photo.name} {asdict(variant) | {'photo': ''}}" for variant in plan]
+        described = [repr(replace(variant, photo=Path(variant.photo.name))) for variant in plan]
         path = self.folder / "plan.json"
-        if path.exists():
-            begun = json.loads(path.read_text(encoding="utf-8"))
-            common = min(len(begun), len(described))
-            if begun[:common] != described[:common]:
-                raise SystemExit(f"{self.folder} holds other lessons: name another --lessons")
-        path.write_text(json.dumps(described, indent=0), encoding="utf-8")
+        begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        if any(old != new for old, new in zip(begun, described, strict=False)):
+            raise SystemExit(f"{self.folder} holds other lessons: name another --lessons")
+        if len(described) > len(begun):
+            path.write_text(json.dumps(described, indent=0), encoding="utf-8")
 
     def directions(self) -> Directions | None:
         """The directions, once they were found."""
