@@ -150,7 +150,7 @@ def _tensors(path: Path, state: object) -> dict[str, Tensor]:
 
 
 def convert(source: str | Path, target: str | Path) -> None:
-    """Write the checkpoint `source` as safetensors to `target`, same names, values, dtypes, metadata.
+    """Write the checkpoint `source` as safetensors to `target`, all that it holds unchanged.
 
     Raises:
         CheckpointError: `source` is no checkpoint of this design, or `target` is no `.safetensors`
