@@ -175,6 +175,45 @@ def test_a_run_goes_on_as_it_began(photos, lessons):
         run(photos, "--state", str(photos / "all"), "--rate", "0.004")
 
 
+def test_a_spike_costs_and_a_step_away_from_it_costs_less():
+    """One pixel that holds nearly all the variance of a map; without it there is no cost."""
+    stages = distill.Widths(0, 4, 8, 8, 1).stages
+    torch.manual_seed(0)
+    maps = {f"{stage.name}.{len(stage.convs) - 1}": torch.randn(1, 4, 40, 60) for stage in stages}
+    assert distill.spike_loss(stages, maps) == 0
+    spiked = maps["block0b.0"].clone()
+    spiked[0, 0, 7, 9] = 200.0
+    spiked.requires_grad_()
+    cost = distill.spike_loss(stages, {**maps, "block0b.0": spiked})
+    assert 0.1 < float(cost.detach()) < 0.25  # of one channel of four
+    cost.backward()
+    assert spiked.grad[0, 0, 7, 9] > 0
+    assert distill.spike_loss(stages, {**maps, "block0b.0": spiked - spiked.grad}) < cost
+
+
+def test_a_strong_spot_costs_more_than_a_faint_one_of_the_same_square():
+    wanted = torch.zeros(1, 3, 64, 64)
+    strong, faint = wanted.clone(), wanted.clone()
+    strong[:, 0, 32:40, 32:40] = 1.0
+    faint[:, 0, 32:48, 32:48] = 0.5
+    assert strong.square().mean() == faint.square().mean()
+    assert distill.picture_loss(strong, wanted) > distill.picture_loss(faint, wanted)
+
+
+def test_spots_are_counted():
+    """A coloured one; not the same one in the wanted picture, nor a grey one, nor another tone."""
+    plain = np.full((96, 120, 3), 90, np.uint8)
+    spotted = plain.copy()
+    spotted[40:48, 60:68, 0] = 250
+    assert evaluate.spots(spotted, plain) == 4
+    assert evaluate.spots(spotted, spotted) == 0
+    assert evaluate.spots(np.roll(spotted, 4, axis=1), spotted) == 0
+    assert evaluate.spots(plain + np.uint8(60), plain) == 0
+    grey = plain.copy()
+    grey[40:48, 60:68] = 250
+    assert evaluate.spots(grey, plain) == 0
+
+
 def test_it_learns_resumes_and_ships(photos, lessons):
     together = run(photos, "--state", str(photos / "all"), "--steps", "24")
     before = together.held_out_psnr("kon")

@@ -51,6 +51,27 @@ def ssim(made: np.ndarray, wanted: np.ndarray) -> float:
     return float((top / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
 
 
+def colour_contrast(rgb: np.ndarray) -> Tensor:
+    """How far the colour of each cell of 4x4 pixels is from that of the 9x9 cells around it.
+
+    Colour is R, G, B without their mean. From uint8 RGB [H, W, 3]; [1, 1, H / 4, W / 4], in levels
+    of 255, of the channel that is farthest off.
+    """
+    cells = F.avg_pool2d(torch.from_numpy(rgb).permute(2, 0, 1)[None].float(), 4)
+    off = cells - F.avg_pool2d(cells, 9, 1, 4, count_include_pad=False)
+    return (off - off.mean(1, keepdim=True)).abs().amax(1, keepdim=True)
+
+
+def spots(made: np.ndarray, wanted: np.ndarray) -> int:
+    """Cells of 4x4 pixels whose colour stands out by 32 levels more than any near it in `wanted`.
+
+    They are what an eye takes for coloured dots. A cell or two to the side still counts as near, so
+    that an edge drawn elsewhere is none.
+    """
+    allowed = F.max_pool2d(colour_contrast(wanted), 5, 1, 2)
+    return int((colour_contrast(made) - allowed > 32).sum())
+
+
 class Published:
     """Photographs and what the published networks make of them, painted once and kept.
 
@@ -144,6 +165,7 @@ def figures(teacher: Generator, rows: list[Triple]) -> dict[str, float]:
             note(f"{name}_psnr", psnr(picture, wanted))
             note(f"{name}_ssim", ssim(picture, wanted))
             note(f"{name}_maps", map_distance(encoder_maps(teacher, picture), seen))
+            note(f"{name}_spots", spots(picture, wanted))
         note("statistics_psnr", psnr(same_statistics(photo, wanted), wanted))
         note("matrix_psnr", psnr(best_matrix(photo, wanted), wanted))
     means = {name: round(float(np.mean(values)), 4) for name, values in found.items()}
