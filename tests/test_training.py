@@ -191,15 +191,6 @@ def test_a_spike_costs_and_a_step_away_from_it_costs_less():
     assert distill.spike_loss(stages, {**maps, "block0b.0": spiked - spiked.grad}) < cost
 
 
-def test_a_strong_spot_costs_more_than_a_faint_one_of_the_same_square():
-    wanted = torch.zeros(1, 3, 64, 64)
-    strong, faint = wanted.clone(), wanted.clone()
-    strong[:, 0, 32:40, 32:40] = 1.0
-    faint[:, 0, 32:48, 32:48] = 0.5
-    assert strong.square().mean() == faint.square().mean()
-    assert distill.picture_loss(strong, wanted) > distill.picture_loss(faint, wanted)
-
-
 def test_spots_are_counted():
     """A coloured one; not the same one in the wanted picture, nor a grey one, nor another tone."""
     plain = np.full((96, 120, 3), 90, np.uint8)

@@ -127,7 +127,6 @@ def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
 
     The small sizes weigh the tone of whole regions, which is most of what a small network gets
     wrong; the root of the mean square, not a mean of absolutes, so that regions far off count most.
-    At three sizes also the fourth root of the mean fourth power, in which a small spot counts.
     """
     loss = made.new_zeros(())
     for level in range(5):
@@ -135,8 +134,6 @@ def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
             made, wanted = F.avg_pool2d(made, 2), F.avg_pool2d(wanted, 2)
         error = made - wanted
         loss = loss + (error.square().mean() + 1e-5).sqrt() * (2.0 if level == 0 else 0.5)
-        if 1 <= level <= 3:
-            loss = loss + 0.25 * (error.pow(4).mean() + 1e-6).sqrt().sqrt()
         for axis in (2, 3) if level < 2 else ():
             loss = loss + 0.5 * error.diff(dim=axis).abs().mean()
     return loss
