@@ -1,7 +1,7 @@
 """What AnimeBG Lite saves: a published network and its small one, at the same size.
 
 `python benchmarks/lite.py` times both in turn in one process, then measures the peak memory of
-each in a process of its own.
+each in a process of its own. `--also` adds other files, such as networks of other widths.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--size", type=_common.size, default=(768, 1152), metavar="HxW")
     parser.add_argument("--rounds", type=int, default=3, help="best of so many (default: 3)")
     parser.add_argument("--photo", default=_common.DEMO_PHOTO)
+    parser.add_argument("--also", nargs="*", default=[], metavar="FILE", help="further networks")
     args = parser.parse_args()
     height, width = args.size
 
@@ -34,7 +35,7 @@ def main() -> None:
             weights_dir=args.weights_dir if style == args.style else None,
             photo=args.photo,
         )
-        for style in (args.style, f"{args.style}-lite")
+        for style in (args.style, f"{args.style}-lite", *args.also)
     }
     runs = {}
     for style, network_args in of_style.items():
