@@ -205,6 +205,13 @@ def test_spots_are_counted():
     assert evaluate.spots(grey, plain) == 0
 
 
+def test_an_error_of_tone_is_told_from_one_of_detail():
+    plain = np.full((64, 96, 3), 90, np.uint8)
+    assert evaluate.tone_share(plain + np.uint8(9), plain) == pytest.approx(1)
+    checks = np.indices((64, 96)).sum(0)[:, :, None] % 2 * np.uint8(20)
+    assert evaluate.tone_share(plain - np.uint8(10) + checks, plain) == pytest.approx(0)
+
+
 def test_it_learns_resumes_and_ships(photos, lessons):
     together = run(photos, "--state", str(photos / "all"), "--steps", "24")
     before = together.held_out_psnr("kon")

@@ -72,6 +72,13 @@ def spots(made: np.ndarray, wanted: np.ndarray) -> int:
     return int((colour_contrast(made) - allowed > 32).sum())
 
 
+def tone_share(made: np.ndarray, wanted: np.ndarray) -> float:
+    """The part of the squared error, 0 to 1, that is left in means over areas of 32x32 pixels."""
+    error = torch.from_numpy(made.astype(np.float32) - wanted).permute(2, 0, 1)[None]
+    areas = F.avg_pool2d(error, 32, ceil_mode=True)
+    return float(areas.square().mean() / error.square().mean().clamp_min(1e-9))
+
+
 class Published:
     """Photographs and what the published networks make of them, painted once and kept.
 
@@ -166,6 +173,7 @@ def figures(teacher: Generator, rows: list[Triple]) -> dict[str, float]:
             note(f"{name}_ssim", ssim(picture, wanted))
             note(f"{name}_maps", map_distance(encoder_maps(teacher, picture), seen))
             note(f"{name}_spots", spots(picture, wanted))
+        note("lite_tone_share", tone_share(made, wanted))
         note("statistics_psnr", psnr(same_statistics(photo, wanted), wanted))
         note("matrix_psnr", psnr(best_matrix(photo, wanted), wanted))
     means = {name: round(float(np.mean(values)), 4) for name, values in found.items()}
@@ -197,13 +205,13 @@ def main() -> None:
     parser.add_argument("--photos", required=True, type=Path, help="folder with index.json")
     parser.add_argument("--published", required=True, type=Path, help="their paintings, kept")
     parser.add_argument("--size", type=int, default=640, help="longest side")
+    parser.add_argument("--split", choices=("holdout", "train"), default="holdout")
     parser.add_argument("--every", type=int, default=1, help="take every n-th photograph")
     parser.add_argument("--only", nargs="*", help="names of photographs, instead of all")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet here")
     args = parser.parse_args()
-    paths = photos(args.photos, "holdout")[:: args.every]
-    if args.only:
-        paths = [path for path in photos(args.photos, "holdout") if path.stem in args.only]
+    paths = photos(args.photos, args.split)
+    paths = [path for path in paths if not args.only or path.stem in args.only][:: args.every]
     published = Published(args.teachers, args.published)
     lite = load_generator(args.lite or f"{args.style}-lite")
     rows = triples(published, args.style, lite, paths, args.size)
