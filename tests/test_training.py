@@ -70,6 +70,7 @@ def test_variants_are_the_same_from_the_same_seed(photos):
     assert found[:17] == data.variants(paths, 17, seed=1)
     assert {variant.photo for variant in found} == set(paths)
     assert 10 < sum(variant.tone is not None for variant in found) < 30
+    assert 0 < sum(variant.islands > 0 for variant in found) < 12
     for variant in found[:8]:
         assert data.cut(variant).shape == (32, 48, 3)
 
@@ -83,6 +84,17 @@ def test_tones(photos):
     assert warm.shape == rgb.shape
     assert (warm.max(axis=2) == warm.min(axis=2)).all()  # no saturation: grey
     assert warm.mean() > rgb.mean()
+
+
+def test_islands_are_small_and_far_from_their_ground(photos):
+    """Smooth, but for shapes that cover little of the picture."""
+    rgb = data.cut(data.variants(data.photos(photos, "train"), 1, seed=1)[0])
+    made = data.with_islands(rgb, 3)
+    assert made.shape == rgb.shape
+    assert made.dtype == np.uint8
+    np.testing.assert_array_equal(made, data.with_islands(rgb, 3))
+    off = np.abs(made.astype(float) - np.median(made, axis=(0, 1))).max(axis=2)
+    assert 0 < (off > 80).mean() < 0.15
 
 
 def test_photographs_smaller_than_the_window_are_enlarged(photos):

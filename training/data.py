@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from torch import Tensor
 
 
@@ -33,6 +33,7 @@ class Variant:
     place: tuple[float, float]  # of the window, 0 to 1 in x and y
     mirrored: bool
     tone: Tone | None
+    islands: int = 0  # seed of small shapes on a smooth ground, see `with_islands`; 0: none
 
 
 # Few shapes, since libraries prepare their convolutions anew for each. Three of four are windows;
@@ -58,7 +59,8 @@ def drawn_tone(draw: random.Random) -> Tone:
 def variants(paths: list[Path], count: int, seed: int) -> list[Variant]:
     """`count` variants, every photograph equally often, in an order that the seed decides.
 
-    Half of them are given another tone. More of them begin with the same ones.
+    Half of them are given another tone, and a tenth are made islands. More of them begin with the
+    same ones.
     """
     found: list[Variant] = []
     chosen: list[Path] = []
@@ -75,6 +77,7 @@ def variants(paths: list[Path], count: int, seed: int) -> list[Variant]:
                 place=(draw.random(), draw.random()),
                 mirrored=draw.random() < 0.5,
                 tone=drawn_tone(draw) if draw.random() < 0.5 else None,
+                islands=draw.randrange(1, 1 << 31) if draw.random() < 0.1 else 0,
             )
         )
     return found
@@ -100,6 +103,33 @@ def with_tone(rgb: np.ndarray, tone: Tone) -> np.ndarray:
     return np.rint(light.clip(0, 1) * 255).astype(np.uint8)
 
 
+def with_islands(rgb: np.ndarray, seed: int) -> np.ndarray:
+    """uint8 RGB [H, W, 3] made smooth, but for a few small shapes that are darker, or lighter.
+
+    Trees under a wide sky, a mast, the moon: a few pixels far from all others, which the networks'
+    norms answer in a way of their own. Photographs show too few of them to learn it from.
+    """
+    draw = random.Random(seed)
+    high, wide = rgb.shape[:2]
+    short = min(high, wide)
+    mask = Image.new("L", (wide, high))
+    pen = ImageDraw.Draw(mask)
+    for _ in range(draw.randint(1, 6)):
+        x, y = draw.random() * wide, draw.random() * high
+        if draw.random() < 0.3:  # a mast
+            half, length = draw.uniform(0.005, 0.015) * short, draw.uniform(0.1, 0.5) * short
+            pen.rectangle((x - half, y - length, x + half, y), fill=255)
+        else:
+            half, tall = (draw.uniform(0.015, 0.07) * short for _ in range(2))
+            pen.ellipse((x - half, y - tall, x + half, y + tall), fill=255)
+    shape = np.asarray(mask.filter(ImageFilter.GaussianBlur(0.7)))[:, :, None] / 255
+    ground = Image.fromarray(rgb).filter(ImageFilter.GaussianBlur(short / 8))
+    of_ground, of_shapes = (0.6, 3.0) if draw.random() < 0.75 else (1.8, 0.3)
+    smooth, sharp = np.asarray(ground) / 255, rgb / 255
+    mixed = smooth**of_ground * (1 - shape) + sharp**of_shapes * shape
+    return np.rint(mixed * 255).astype(np.uint8)
+
+
 def cut(variant: Variant) -> np.ndarray:
     """The variant as uint8 RGB [H, W, 3]."""
     picture = scaled(variant.photo, variant.longest)
@@ -115,6 +145,8 @@ def cut(variant: Variant) -> np.ndarray:
     pixels = np.array(picture.crop((left, top, left + window[0], top + window[1])))
     if variant.tone:
         pixels = with_tone(pixels, variant.tone)
+    if variant.islands:
+        pixels = with_islands(pixels, variant.islands)
     return np.ascontiguousarray(pixels[:, ::-1] if variant.mirrored else pixels)
 
 
