@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--size", type=_common.size, default=(768, 1152), metavar="HxW")
     parser.add_argument("--rounds", type=int, default=3, help="best of so many (default: 3)")
     parser.add_argument("--photo", default=_common.DEMO_PHOTO)
-    parser.add_argument("--also", nargs="*", default=[], metavar="FILE", help="further networks")
+    parser.add_argument("--also", nargs="*", default=[], metavar="NETWORK", help="files, styles")
     args = parser.parse_args()
     height, width = args.size
 

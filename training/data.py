@@ -104,10 +104,11 @@ def with_tone(rgb: np.ndarray, tone: Tone) -> np.ndarray:
 
 
 def with_islands(rgb: np.ndarray, seed: int) -> np.ndarray:
-    """uint8 RGB [H, W, 3] made smooth, but for a few small shapes that are darker, or lighter.
+    """uint8 RGB [H, W, 3] blurred, but for one to six small ellipses and masts.
 
-    Trees under a wide sky, a mast, the moon: a few pixels far from all others, which the networks'
-    norms answer in a way of their own. Photographs show too few of them to learn it from.
+    They are dark on a light ground, or one time in four light on a dark one. Trees under a wide
+    sky, a mast, the moon: a few pixels far from all others, which the networks' norms answer in a
+    way of their own. Photographs show too few of them to learn it from.
     """
     draw = random.Random(seed)
     high, wide = rgb.shape[:2]

@@ -1,10 +1,11 @@
-"""Hold a small network against its teacher on photographs that it was never trained on.
+"""Hold a small network against its teacher on photographs that it was not trained on.
 
     python -m training.evaluate --style shinkai --teachers FOLDER --photos FOLDER --published FOLDER
 
 The small network runs in float32 through `animebg_core.stylize`, as users run it. The teacher's
 pictures are made in bfloat16 (60 dB from float32 on a photograph) and kept. Prints one JSON
-object of means over the photographs.
+object of means over the photographs; of spots, the mean number of cells a photograph. `--split
+train` takes photographs that it was trained on instead.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def ssim(made: np.ndarray, wanted: np.ndarray) -> float:
 def colour_contrast(rgb: np.ndarray) -> Tensor:
     """How far the colour of each cell of 4x4 pixels is from that of the 9x9 cells around it.
 
-    Colour is R, G, B without their mean. From uint8 RGB [H, W, 3]; [1, 1, H / 4, W / 4], in levels
-    of 255, of the channel that is farthest off.
+    Colour is R, G, B without their mean. From uint8 RGB [H, W, 3]; [1, 1, H // 4, W // 4], in
+    levels of 255, of the channel that is farthest off.
     """
     cells = F.avg_pool2d(torch.from_numpy(rgb).permute(2, 0, 1)[None].float(), 4)
     off = cells - F.avg_pool2d(cells, 9, 1, 4, count_include_pad=False)
@@ -65,17 +66,21 @@ def colour_contrast(rgb: np.ndarray) -> Tensor:
 def spots(made: np.ndarray, wanted: np.ndarray) -> int:
     """Cells of 4x4 pixels whose colour stands out by 32 levels more than any near it in `wanted`.
 
-    They are what an eye takes for coloured dots. A cell or two to the side still counts as near, so
-    that an edge drawn elsewhere is none.
+    They are what an eye takes for coloured dots; black ones are not counted. Near is two cells to
+    the side at most, so that an edge drawn elsewhere is none.
     """
     allowed = F.max_pool2d(colour_contrast(wanted), 5, 1, 2)
     return int((colour_contrast(made) - allowed > 32).sum())
 
 
 def tone_share(made: np.ndarray, wanted: np.ndarray) -> float:
-    """The part of the squared error, 0 to 1, that is left in means over areas of 32x32 pixels."""
-    error = torch.from_numpy(made.astype(np.float32) - wanted).permute(2, 0, 1)[None]
-    areas = F.avg_pool2d(error, 32, ceil_mode=True)
+    """The part of the squared error, 0 to 1, that is in the means of areas of 32x32 pixels.
+
+    What does not fill an area, on the right and below, is left out.
+    """
+    high, wide = (side // 32 * 32 for side in made.shape[:2])
+    error = torch.from_numpy(made[:high, :wide].astype(np.float32) - wanted[:high, :wide])
+    areas = F.avg_pool2d(error.permute(2, 0, 1)[None], 32)
     return float(areas.square().mean() / error.square().mean().clamp_min(1e-9))
 
 
@@ -205,13 +210,20 @@ def main() -> None:
     parser.add_argument("--photos", required=True, type=Path, help="folder with index.json")
     parser.add_argument("--published", required=True, type=Path, help="their paintings, kept")
     parser.add_argument("--size", type=int, default=640, help="longest side")
-    parser.add_argument("--split", choices=("holdout", "train"), default="holdout")
+    parser.add_argument(
+        "--split",
+        choices=("holdout", "train"),
+        default="holdout",
+        help="held-out photographs, or those trained on",
+    )
     parser.add_argument("--every", type=int, default=1, help="take every n-th photograph")
     parser.add_argument("--only", nargs="*", help="names of photographs, instead of all")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet here")
     args = parser.parse_args()
     paths = photos(args.photos, args.split)
     paths = [path for path in paths if not args.only or path.stem in args.only][:: args.every]
+    if not paths:
+        parser.error("no such photographs")
     published = Published(args.teachers, args.published)
     lite = load_generator(args.lite or f"{args.style}-lite")
     rows = triples(published, args.style, lite, paths, args.size)
