@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from animebg_core import LITE_STYLES, STYLES, load_generator, stylize
 from training import evaluate
+from training.network import run_maps
 
 DATA = Path(__file__).resolve().parent / "data"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -54,6 +55,18 @@ def test_a_photo_through_a_trained_network():
     golden = pixels("photo-shinkai-lite.png")
     # Half a level is the golden's own rounding; the rest is float32 in another order of sums.
     assert (painted - golden).abs().max() < 1.0 / 255
+
+
+@pytest.mark.parametrize("key", LITE_STYLES)
+def test_float16_holds_it(key):
+    """As on a GPU, where sums are float16 too: 65,504 at most."""
+    lite = load_generator(key)
+    photo = pixels("photo.png").permute(0, 3, 1, 2).flip(1) * 2 - 1
+    tensors = dict(lite.named_parameters())
+    exact = run_maps(lite.stages, tensors, photo, torch.float32)
+    assert max(float(made.abs().max()) for made in exact.values()) < 2000
+    made = run_maps(lite.stages, tensors, photo, torch.float16)["output"]
+    assert (made - exact["output"]).abs().mean() < 0.01  # 1.3 levels of 255
 
 
 @pytest.mark.parametrize("key", LITE_STYLES)

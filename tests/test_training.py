@@ -288,6 +288,29 @@ def test_it_learns_resumes_and_ships(photos, lessons):
     assert error.mean() < 1  # the file's weights are float16
 
 
+@pytest.mark.parametrize("widths", [(0, 4, 8, 8, 2), (4, 4, 8, 8, 2)])
+def test_a_levelled_network_is_the_same_with_sums_that_float16_holds(widths):
+    """Relative steps have let the weights grow."""
+    stages = distill.Widths(*widths).stages
+    grown = {
+        name: tensor * 1000 if name.endswith(("weight", "bias")) else tensor
+        for name, tensor in distill.fresh_tensors(distill.Widths(*widths)).items()
+        if not name.startswith("output")
+    }
+    stages = stages[:-1]
+    for name, tensor in grown.items():
+        if name.endswith("bias"):
+            tensor.normal_(0, 300)
+    image = torch.rand(1, 3, 48, 64) * 2 - 1
+    before = run_maps(stages, grown, image, torch.float32)
+    after = run_maps(stages, distill.levelled(stages, grown), image, torch.float32)
+    for stage in stages:
+        torch.testing.assert_close(after[stage.name], before[stage.name], rtol=1e-3, atol=1e-3)
+        sums = f"{stage.name}.{len(stage.convs) - 1}"
+        assert before[sums].abs().max() > 500
+        assert after[sums].abs().max() < 50
+
+
 def test_the_published_design_can_be_trained_as_well(photos, lessons):
     narrow = run(
         photos,

@@ -163,6 +163,26 @@ def normed(x: Tensor) -> Tensor:
     return F.batch_norm(x, None, None, training=True, eps=NORM_EPS)
 
 
+def levelled(stages: tuple[Stage, ...], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same network, with weights whose sums float16 can hold.
+
+    The norm of a stage undoes any scale of its convolutions, and steps in proportion to a weight's
+    size let it grow a thousandfold. Here each weight is given the size it would begin with.
+    """
+    found = dict(tensors)
+    for stage in stages:
+        scale = 1.0
+        for index, conv in enumerate(stage.convs if stage.norm else ()):
+            name = f"{stage.name}.{index}"
+            weight = tensors[f"{name}.weight"]
+            terms = weight.shape[0 if conv.transposed else 1] * conv.kernel**2
+            factor = float((weight.square().mean() * terms).rsqrt())
+            scale *= factor
+            found[f"{name}.weight"] = weight * factor
+            found[f"{name}.bias"] = tensors[f"{name}.bias"] * scale
+    return found
+
+
 class Run:
     """A network in training, or four that share one, and everything that a resumed run needs."""
 
@@ -401,7 +421,7 @@ class Run:
         names = published_names(self.options.widths.blocks) if self.options.widths.full else {}
         tensors = {
             names.get(name, name): tensor.half().contiguous().cpu()
-            for name, tensor in self.tensors(self.average, style).items()
+            for name, tensor in levelled(self.stages, self.tensors(self.average, style)).items()
             if not name.startswith("reads")
         }
         metadata = {
