@@ -79,7 +79,7 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         repository="",
         file="animebg-lite-shinkai.safetensors",
         size=1_301_704,
-        sha256="178853f738ca8dd45cbfb978b956ccdd37c2588cd869bd332942de3f003ea6f5",
+        sha256="e8892cfad582c54c78c7228bdc2c854dc2c9446f788083e42704a067232a3d12",
         licence="MIT",
     ),
     Style(
