@@ -106,7 +106,7 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         repository="",
         file="animebg-lite-kon.safetensors",
         size=1_301_696,
-        sha256="14dd29ad42f174a987bf856a27eb632cf8261265dc200fed3155e69a8cd24e8e",
+        sha256="7196739085b83450decec191095a052250d43eb213ffb7f6d4adc16b27dc1cc1",
         licence="MIT",
     ),
 )
