@@ -88,7 +88,7 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         repository="",
         file="animebg-lite-hosoda.safetensors",
         size=1_301_704,
-        sha256="642ef6de9dc1b63d26222b61a57ea87e48d18a50c128e855d13133bce84354aa",
+        sha256="945e7e4bb76110a34ae3d8b89ed4208003aaa4ee07014a622698c762bc9dc8ef",
         licence="MIT",
     ),
     Style(
@@ -97,7 +97,7 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         repository="",
         file="animebg-lite-miyazaki.safetensors",
         size=1_301_704,
-        sha256="5b61727619ea9e7c79264b9783e0333a90284eb24370cb39db58df46e4b46df7",
+        sha256="1622f697511b783e2cd53d31d55557190eaabce9241202bf6eed73200c639e4c",
         licence="MIT",
     ),
     Style(
