@@ -97,7 +97,7 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         repository="",
         file="animebg-lite-miyazaki.safetensors",
         size=1_301_704,
-        sha256="1622f697511b783e2cd53d31d55557190eaabce9241202bf6eed73200c639e4c",
+        sha256="f81d555c577268afbad19ed4fb77433b34fe1847cdd87f75bcdffdee685c7158",
         licence="MIT",
     ),
     Style(
