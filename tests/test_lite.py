@@ -12,17 +12,22 @@ from safetensors import safe_open
 from animebg_core import LITE_STYLES, STYLES, load_generator, stylize
 from training import evaluate
 from training.data import to_input, with_islands
-from training.distill import normed
+from training.distill import normed_maps
 from training.network import run_maps
 
 DATA = Path(__file__).resolve().parent / "data"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
+def rgb(name: str) -> np.ndarray:
+    """A picture of tests/data as uint8 [H, W, 3]."""
+    with Image.open(DATA / name) as picture:
+        return np.array(picture.convert("RGB"))
+
+
 def pixels(name: str) -> torch.Tensor:
     """A picture of tests/data as [1, H, W, 3] in [0, 1]."""
-    with Image.open(DATA / name) as picture:
-        return torch.from_numpy(np.array(picture.convert("RGB"))).float()[None] / 255
+    return torch.from_numpy(rgb(name)).float()[None] / 255
 
 
 def test_every_published_style_has_a_small_network():
@@ -64,8 +69,7 @@ def test_float16_holds_it(key):
     """As on a GPU, where sums are float16 too: 65,504 at most."""
     lite = load_generator(key)
     tensors = dict(lite.named_parameters())
-    with Image.open(DATA / "photo.png") as picture:
-        photo = to_input(np.array(picture.convert("RGB")))
+    photo = to_input(rgb("photo.png"))
     exact = run_maps(lite.stages, tensors, photo, torch.float32)
     assert max(float(made.abs().max()) for made in exact.values()) < 2000
     made = run_maps(lite.stages, tensors, photo, torch.float16)["output"]
@@ -78,15 +82,11 @@ def test_no_map_has_a_spike(key):
     34 deviations here, and left coloured spots in such places."""
     lite = load_generator(key)
     tensors = dict(lite.named_parameters())
-    with Image.open(DATA / "photo.png") as picture:
-        photo = np.array(picture.convert("RGB"))
     for seed in (1, 2, 3):
-        scene = to_input(with_islands(photo, seed))
+        scene = to_input(with_islands(rgb("photo.png"), seed))
         maps = run_maps(lite.stages, tensors, scene, torch.float32)
-        for stage in lite.stages:
-            if stage.norm:
-                made = normed(maps[f"{stage.name}.{len(stage.convs) - 1}"])
-                assert made.abs().max() < 25
+        for made in normed_maps(lite.stages, maps):
+            assert made.abs().max() < 25
 
 
 @pytest.mark.parametrize("key", LITE_STYLES)

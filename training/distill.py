@@ -17,7 +17,7 @@ import math
 import random
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -151,11 +151,16 @@ def spike_loss(stages: tuple[Stage, ...], maps: Mapping[str, Tensor], photo: Ten
     """
     limit = max(SPIKE, float(normed(photo).abs().max()))
     total = torch.zeros((), device=photo.device)
+    for made in normed_maps(stages, maps):
+        total = total + F.softshrink(made, limit).square().mean()
+    return total
+
+
+def normed_maps(stages: tuple[Stage, ...], maps: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    """What each norm of the table makes, in float32, before its scale and shift."""
     for stage in stages:
         if stage.norm:
-            made = normed(maps[f"{stage.name}.{len(stage.convs) - 1}"].float())
-            total = total + F.softshrink(made, limit).square().mean()
-    return total
+            yield normed(maps[f"{stage.name}.{len(stage.convs) - 1}"].float())
 
 
 def normed(x: Tensor) -> Tensor:
