@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,8 @@ def test_variants_are_the_same_from_the_same_seed(photos):
     assert {variant.photo for variant in found} == set(paths)
     assert 10 < sum(variant.tone is not None for variant in found) < 30
     assert 0 < sum(variant.islands > 0 for variant in found) < 12
+    assert 10 < sum(variant.other is not None for variant in found) < 28
+    assert {variant.other for variant in found} <= {None, *paths}
     for variant in found[:8]:
         assert data.cut(variant).shape == (32, 48, 3)
 
@@ -99,6 +102,27 @@ def test_islands_are_small_and_far_from_their_ground():
         assert 0.0005 < (np.abs(off) > 60).mean() < 0.15
         signs.add(float(np.sign(off[np.abs(off) > 60].mean())))
     assert signs == {-1.0, 1.0}  # darker than their ground, or lighter
+
+
+def test_another_photograph_shows_in_places(photos):
+    """In one of ten to nine of ten parts, with an edge of a pixel or two."""
+    dark, light = np.zeros((192, 288, 3), np.uint8), np.full((192, 288, 3), 255, np.uint8)
+    parts = []
+    for seed in range(12):
+        made = data.with_other(dark, light, seed)
+        assert made.shape == dark.shape
+        assert made.dtype == np.uint8
+        np.testing.assert_array_equal(made, data.with_other(dark, light, seed))
+        parts.append((made == 255).all(axis=2).mean())
+        assert ((made > 0) & (made < 255)).mean() < 0.2
+        assert 0.05 < parts[-1] < 0.95
+    assert min(parts) < 0.4
+    assert max(parts) > 0.6
+    alone = data.Variant(photos / "3.png", 64, (48, 32), (0.5, 0.5), mirrored=False, tone=None)
+    mixed = replace(alone, other=photos / "4.png", places=1)
+    differs = (data.cut(alone) != data.cut(mixed)).any(axis=2).mean()
+    assert 0.1 < differs < 0.95
+    assert mixed.named().other.parent == mixed.named().photo.parent == Path()
 
 
 def test_photographs_smaller_than_the_window_are_enlarged(photos):

@@ -17,7 +17,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +132,7 @@ class Lessons:
 
     def check_plan(self, plan: list[Variant]) -> None:
         """Note what is to be painted here, or refuse if it is not what was begun."""
-        described = [repr(replace(variant, photo=Path(variant.photo.name))) for variant in plan]
+        described = [repr(variant.named()) for variant in plan]
         path = self.folder / "plan.json"
         begun = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         if any(old != new for old, new in zip(begun, described, strict=False)):
