@@ -79,7 +79,7 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         repository="",
         file="animebg-lite-shinkai.safetensors",
         size=1_301_704,
-        sha256="e8892cfad582c54c78c7228bdc2c854dc2c9446f788083e42704a067232a3d12",
+        sha256="229d3ae9976de0b1461812d4343f11aa3c473178bba86fdbbe401ce7f81a181b",
         licence="MIT",
     ),
     Style(
@@ -97,7 +97,7 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         repository="",
         file="animebg-lite-miyazaki.safetensors",
         size=1_301_704,
-        sha256="f81d555c577268afbad19ed4fb77433b34fe1847cdd87f75bcdffdee685c7158",
+        sha256="a43b3342a382b35f0dfe5250c290a387835f6d91f0135d123a3f772f1996c7cb",
         licence="MIT",
     ),
     Style(
