@@ -29,7 +29,7 @@ from .animebg_core import (
     plan_run,
     stylize,
 )
-from .animebg_core.weights import SUFFIXES, find_weights, resolve_weights
+from .animebg_core.files.weights import SUFFIXES, find_weights, resolve_weights
 
 FOLDER = "animebg"
 CATEGORY = "AnimeBG"

@@ -3,7 +3,7 @@
 `stylize` paints, `load_generator` gives it a style; everything else supports these two.
 """
 
-from .checkpoint import load_generator
+from .engine.plan import RunPlan, plan_run
 from .errors import (
     AnimeBGError,
     CheckpointError,
@@ -17,10 +17,10 @@ from .errors import (
     WeightsError,
     WeightsNotFoundError,
 )
-from .generator import Generator
+from .files.styles import LITE_STYLES, STYLES, Style
+from .network.checkpoint import load_generator
+from .network.generator import Generator
 from .pipeline import stylize
-from .plan import RunPlan, plan_run
-from .styles import LITE_STYLES, STYLES, Style
 
 __version__ = "0.1.0"
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .errors import ImageError
-from .generator import MIN_SIDE
+from .network.design import MIN_SIDE
 
 
 def check_image(image: Tensor) -> None:

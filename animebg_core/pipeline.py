@@ -7,12 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .composite import check_strength, fill_outside, fit_mask, mix, statistics_weight
-from .convolution import compute_dtype
-from .generator import MIN_SIDE, Generator
+from .engine.convolution import compute_dtype
+from .engine.plan import RunPlan, plan_run, total_work
+from .engine.stream import paint
 from .images import check_image, extend, to_image, to_network
-from .plan import RunPlan, plan_run, total_work
-from .stream import paint
+from .masks import check_strength, fill_outside, fit_mask, mix, statistics_weight
+from .network.design import MIN_SIDE
+from .network.generator import Generator
 
 
 @torch.inference_mode()

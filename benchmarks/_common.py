@@ -24,9 +24,9 @@ from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from animebg_core import Generator, RunPlan, plan_run  # noqa: E402
-from animebg_core.checkpoint import load_checkpoint, read_state  # noqa: E402
-from animebg_core.plan import Level, _peak_bytes  # noqa: E402
-from animebg_core.weights import resolve_weights  # noqa: E402
+from animebg_core.engine.plan import Level, _peak_bytes  # noqa: E402
+from animebg_core.files.weights import resolve_weights  # noqa: E402
+from animebg_core.network.checkpoint import load_checkpoint, read_state  # noqa: E402
 
 DEMO_PHOTO = ROOT / "docs" / "images" / "demo-photo.jpg"
 LEVELS: tuple[Level, ...] = ("whole", "store", "recompute")
@@ -66,7 +66,7 @@ def load_network(
 
 
 def _from_state(state: Mapping[str, Tensor]) -> Generator:
-    from animebg_core.checkpoint import _canonical
+    from animebg_core.network.checkpoint import _canonical
 
     return Generator(_canonical(state))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from animebg_core import plan_run
-from animebg_core.plan import total_work
+from animebg_core.engine.plan import total_work
 
 FRAME = (1080, 1920)
 SIZES = {1: (816, 1224), 8: (2160, 3840), 33: (4320, 7680)}

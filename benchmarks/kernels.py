@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animebg_core import convolution
-from animebg_core.convolution import Scratch
-from animebg_core.statistics import Moments
+from animebg_core.engine import convolution
+from animebg_core.engine.convolution import Scratch
+from animebg_core.engine.statistics import Moments
 
 LAST = torch.channels_last
 Forms = dict[str, Callable[[], Tensor]]

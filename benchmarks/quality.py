@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from animebg_core import Generator, stylize
-from animebg_core.statistics import Gathering, Moments
+from animebg_core.engine.statistics import Gathering, Moments
 
 TILE, OVERLAP = 512, 32  # of the host's own tiled upscaling
 THUMBNAILS = (512, 1024)

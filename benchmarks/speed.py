@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animebg_core import Generator, RunPlan, convolution, plan_run, stream
-from animebg_core.convolution import Kernel
+from animebg_core import Generator, RunPlan, plan_run
+from animebg_core.engine import convolution, stream
+from animebg_core.engine.convolution import Kernel
 
 
 def main() -> None:

@@ -362,8 +362,8 @@ def _main() -> None:
     _ = huggingface_hub.hf_hub_download
     huggingface_hub.logging.set_verbosity(logging.CRITICAL)
 
-    from animebg_core import weights
-    from animebg_core.styles import Style
+    from animebg_core.files import weights
+    from animebg_core.files.styles import Style
 
     pause = time.sleep
     time.sleep = lambda seconds: pause(min(seconds, 0.02))  # the hub waits between its retries

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import animebg_core
-from animebg_core.checkpoint import convert, load_checkpoint, read_state
 from animebg_core.errors import CheckpointError, WeightsNotFoundError
+from animebg_core.network.checkpoint import convert, load_checkpoint, read_state
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_convert_leaves_nothing_half_written(state, tmp_path, monkeypatch):
             handle.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("animebg_core.checkpoint.save_file", full)
+    monkeypatch.setattr("animebg_core.network.checkpoint.save_file", full)
     with pytest.raises(OSError, match="No space"):
         convert(source, target)
     assert target.read_bytes() == b"older"

@@ -16,8 +16,9 @@ from PIL import ExifTags, Image, ImageCms
 from safetensors.torch import load_file
 
 import animebg_core
-from animebg_core import cli, photos
+from animebg_core import cli
 from animebg_core.cli import main
+from animebg_core.files import photos
 
 ORIENTATION = 274
 ARTIST = 315

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from hub import FORBIDDEN, FULL, Child, Downloads, Fail, Fault, Hub, Job, Outcome
 
-from animebg_core.styles import Style
-from animebg_core.weights import STAGING
+from animebg_core.files.styles import Style
+from animebg_core.files.weights import STAGING
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
 

@@ -10,18 +10,16 @@ import torch.nn.functional as F
 
 from animebg_core import (
     MemoryBudgetError,
-    convolution,
     load_generator,
-    plan,
     plan_run,
-    statistics,
-    stream,
     stylize,
 )
-from animebg_core.convolution import Scratch, make_kernel
-from animebg_core.generator import Conv, ConvWeights, is_lite
-from animebg_core.plan import passes, total_work
-from animebg_core.statistics import Gathering
+from animebg_core.engine import convolution, plan, statistics, stream
+from animebg_core.engine.convolution import Scratch, make_kernel
+from animebg_core.engine.plan import passes, total_work
+from animebg_core.engine.statistics import Gathering
+from animebg_core.network.design import Conv, is_lite
+from animebg_core.network.generator import ConvWeights
 
 # Two results that differ only in the order of float32 operations; seen: 4e-6.
 ROUNDING = 1e-5

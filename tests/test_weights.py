@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from animebg_core import weights
 from animebg_core.errors import StyleError, WeightsNotFoundError
-from animebg_core.styles import DEFAULT_STYLE, STYLES, Style
-from animebg_core.weights import WEIGHTS_DIR_VARIABLE, find_weights, resolve_weights
+from animebg_core.files import weights
+from animebg_core.files.styles import DEFAULT_STYLE, STYLES, Style
+from animebg_core.files.weights import WEIGHTS_DIR_VARIABLE, find_weights, resolve_weights
 
 SHINKAI = STYLES["shinkai"]
 LITE = Style("shinkai-lite", "Makoto Shinkai (Lite)", "", "lite.safetensors", 1, "0" * 64, "MIT")
@@ -274,7 +274,7 @@ def test_the_import_loads_no_part_of_huggingface_hub() -> None:
         "package = types.ModuleType('animebg_core')\n"
         f"package.__path__ = [{str(package)!r}]\n"
         "sys.modules['animebg_core'] = package\n"
-        "import animebg_core.weights\n"
+        "import animebg_core.files.weights\n"
         "print([name for name in sys.modules if name.startswith('huggingface_hub.')])\n"
     )
     done = subprocess.run(

@@ -28,8 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from animebg_core import STYLES
-from animebg_core.checkpoint import published_names
-from animebg_core.generator import NORM_EPS, Stage, lite_table, stage_table
+from animebg_core.network.checkpoint import published_names
+from animebg_core.network.design import NORM_EPS, Stage, lite_table, stage_table
 
 from .data import photos, to_input
 from .evaluate import Published

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animebg_core.generator import NORM_EPS, Conv, Stage
+from animebg_core.network.design import NORM_EPS, Conv, Stage
 
 
 def convolve(x: Tensor, conv: Conv, weight: Tensor, bias: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .generator import Conv, ConvWeights
+from ..network.design import Conv
+from ..network.generator import ConvWeights
 
 # Only Linux has the C library's functions in the program itself.
 _C_LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None

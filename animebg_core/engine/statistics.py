@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..network.design import NORM_EPS
 from .convolution import Scratch, on_cpu
-from .generator import NORM_EPS
 
 # A pixel of which the mask covers less than this does not count for the range of the painted area.
 _COVERED = 0.5

@@ -12,9 +12,10 @@ from typing import Literal
 
 import torch
 
+from ..errors import MemoryBudgetError
+from ..network.design import MIN_SIDE, Conv, Stage, settled
+from ..network.generator import Generator
 from .convolution import compute_dtype, on_cpu
-from .errors import MemoryBudgetError
-from .generator import MIN_SIDE, Conv, Generator, Stage, settled
 
 Level = Literal["whole", "store", "recompute"]
 

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..network.design import Conv, Stage, settled
+from ..network.generator import ConvWeights, Generator
 from .convolution import (
     Scratch,
     compute_dtype,
@@ -26,7 +28,6 @@ from .convolution import (
     on_cpu,
     release_memory,
 )
-from .generator import Conv, ConvWeights, Generator, Stage, settled
 from .plan import RunPlan, pass_work, passes
 from .statistics import Gathering, Norm
 

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import huggingface_hub  # lazy: costs milliseconds here, and its parts load at their first use
 
-from .errors import ChecksumError, DownloadError, StyleError, WeightsError, WeightsNotFoundError
+from ..errors import ChecksumError, DownloadError, StyleError, WeightsError, WeightsNotFoundError
 from .styles import LITE_STYLES, STYLES, Style
 
 Progress = Callable[[int, int], None]
@@ -141,7 +141,7 @@ def _expanded(path: Path | str) -> Path:
 
 
 def _pack_folder() -> Path:
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     inside = package / "weights"  # in a wheel; a checkout and a ComfyUI pack have it at their root
     return inside if inside.is_dir() else package.parent / "weights"
 

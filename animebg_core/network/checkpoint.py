@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
-from . import weights
-from .errors import CheckpointError, OptionError
-from .generator import Generator, expected_names, is_lite, stage_table
+from ..errors import CheckpointError, OptionError
+from ..files import weights
+from .design import expected_names, is_lite, stage_table
+from .generator import Generator
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _FIRST_BLOCK = 4  # the published names count stages: residual blocks begin with conv04_1

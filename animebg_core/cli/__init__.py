@@ -34,11 +34,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from . import __version__
-from .checkpoint import convert, load_generator
-from .errors import AnimeBGError, ImageError, MaskError, OptionError, StyleError, WeightsError
-from .generator import Generator
-from .photos import (
+from .. import __version__
+from ..engine.plan import plan_run
+from ..errors import AnimeBGError, ImageError, MaskError, OptionError, StyleError, WeightsError
+from ..files.photos import (
     FORMATS,
     MAX_PIXELS,
     PHOTO_SUFFIXES,
@@ -48,10 +47,11 @@ from .photos import (
     read_photo,
     write_photo,
 )
-from .pipeline import stylize
-from .plan import plan_run
-from .styles import DEFAULT_STYLE, LITE_STYLES, STYLES
-from .weights import find_weights, resolve_weights
+from ..files.styles import DEFAULT_STYLE, LITE_STYLES, STYLES
+from ..files.weights import find_weights, resolve_weights
+from ..network.checkpoint import convert, load_generator
+from ..network.generator import Generator
+from ..pipeline import stylize
 
 _log = logging.getLogger(__name__)
 
@@ -569,7 +569,7 @@ def _messages(verbose: bool) -> Yields[None]:
         # Read when the hub's library loads; it would tell of every attempt at a connection.
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     handler = _LogHandler()
-    log = logging.getLogger(__package__)
+    log = logging.getLogger("animebg_core")
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if verbose else logging.WARNING)
     try:

@@ -1,0 +1,1 @@
+"""Runs any network of the tables, exactly, in bounded memory."""

@@ -1,0 +1,1 @@
+"""The networks: their designs as tables, their weights, and the checkpoints that hold them."""
