@@ -1,9 +1,10 @@
-"""AnimeBG: photos and video to anime backgrounds with CartoonGAN generators.
+"""AnimeBG: photos to anime backgrounds with CartoonGAN generators.
 
 `stylize` paints, `load_generator` gives it a style; everything else supports these two.
 """
 
 from .engine.plan import RunPlan, plan_run
+from .engine.statistics import Statistics
 from .errors import (
     AnimeBGError,
     CheckpointError,
@@ -20,7 +21,8 @@ from .errors import (
 from .files.styles import LITE_STYLES, STYLES, Style
 from .network.checkpoint import load_generator
 from .network.generator import Generator
-from .pipeline import stylize
+from .painter import Painter
+from .pipeline import gather_statistics, stylize
 
 __version__ = "0.1.0"
 
@@ -36,11 +38,14 @@ __all__ = [
     "MaskError",
     "MemoryBudgetError",
     "OptionError",
+    "Painter",
     "RunPlan",
+    "Statistics",
     "Style",
     "StyleError",
     "WeightsError",
     "WeightsNotFoundError",
+    "gather_statistics",
     "load_generator",
     "plan_run",
     "stylize",

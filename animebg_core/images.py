@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from .errors import ImageError
-from .network.design import MIN_SIDE
 
 
 def check_image(image: Tensor) -> None:
@@ -56,15 +55,15 @@ def to_image(painted: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return flipped.add_(1).mul_(0.5).clamp_(0, 1).to(dtype).permute(0, 2, 3, 1)
 
 
-def extend(image: Tensor) -> Tensor:
-    """The image [B, H, W, C], at least `MIN_SIDE` pixels a side; crop the top left H x W to undo.
+def extend(image: Tensor, least: int) -> Tensor:
+    """The image [B, H, W, C], at least `least` pixels a side; crop the top left H x W to undo.
 
     Missing rows and columns are added below and to the right: by reflection, or where a side has
     too few pixels for that, by repeating its edge. An image that is large enough comes back itself.
     """
     for dim in (1, 2):
         size = image.shape[dim]
-        missing = MIN_SIDE - size
+        missing = least - size
         if missing <= 0:
             continue
         # Reflection leaves out the edge itself: it has size - 1 pixels to give.

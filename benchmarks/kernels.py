@@ -13,10 +13,10 @@ from unittest import mock
 import _common
 import torch
 import torch.nn.functional as F
+from animebg_core.engine.convolution import Scratch
 from torch import Tensor
 
 from animebg_core.engine import convolution
-from animebg_core.engine.convolution import Scratch
 from animebg_core.engine.statistics import Moments
 
 LAST = torch.channels_last

@@ -17,11 +17,11 @@ import _baselines
 import _common
 import torch
 import torch.nn.functional as F
+from animebg_core.engine.convolution import Kernel
 from torch import Tensor
 
 from animebg_core import Generator, RunPlan, plan_run
 from animebg_core.engine import convolution, stream
-from animebg_core.engine.convolution import Kernel
 
 
 def main() -> None:

@@ -2,25 +2,24 @@
 
 import gc
 from dataclasses import replace
+from types import SimpleNamespace
 
 import oracle
 import pytest
 import torch
 import torch.nn.functional as F
 
-from animebg_core import (
-    MemoryBudgetError,
-    load_generator,
-    plan_run,
-    stylize,
-)
-from animebg_core.engine import convolution, plan, statistics, stream
-from animebg_core.engine.convolution import Scratch, make_kernel
-from animebg_core.engine.plan import passes, total_work
-from animebg_core.engine.statistics import Gathering
-from animebg_core.network.design import Conv, is_lite
+from animebg_core import MemoryBudgetError, load_generator, plan_run, stylize
+from animebg_core.engine import device
+from animebg_core.engine.device import Device, Scratch
+from animebg_core.engine.kernels import Layer, torch_ops, winograd
+from animebg_core.engine.plan import peak_bytes
+from animebg_core.engine.schedule import Step, schedule, total_work
+from animebg_core.engine.statistics import Gathering, chunk
+from animebg_core.network.design import LITE, Conv, Stage
 from animebg_core.network.generator import ConvWeights
 
+CPU = torch.device("cpu")
 # Two results that differ only in the order of float32 operations; seen: 4e-6.
 ROUNDING = 1e-5
 
@@ -58,8 +57,7 @@ def test_the_fast_forms_equal_the_reference(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_the_forms_for_other_devices_equal_the_reference(network, monkeypatch, level, dtype):
     """The operators' own forms, batches, computing in half: what a GPU runs, run here."""
-    for module in (convolution, plan, statistics, stream):
-        monkeypatch.setattr(module, "on_cpu", lambda device: False)
+    monkeypatch.setattr(device, "is_cpu", lambda device: False)
     generator = load_generator(network[0], dtype=dtype)
     image = torch.rand(3, 45, 38, 3)
     cut = replace(plan_run(generator, 45, 38, batch=3), level=level, rows=16, batch=2)
@@ -89,21 +87,31 @@ def test_the_forms_for_other_devices_equal_the_reference(network, monkeypatch, l
     ],
 )
 @pytest.mark.parametrize("bias", [True, False])
-def test_kernels_equal_the_operator(conv, inputs, outputs, bias):
+@pytest.mark.parametrize("rows", [100, 6, 5])
+def test_kernels_equal_the_operator(conv, inputs, outputs, bias, rows):
+    high, wide = (66, 70) if inputs >= 96 else (13, 17)
     shape = (inputs, outputs) if conv.transposed else (outputs, inputs)
     weights = ConvWeights(torch.randn(*shape, conv.kernel, conv.kernel) / 30, torch.randn(outputs))
-    image = torch.randn(2, inputs, 12, 16)
-    kernel = make_kernel(conv, weights, torch.float32, 10**6, bias=bias)
-    before, after = conv.padding_before, conv.padding_after
-    window = F.pad(image, (before, after, before, after)).contiguous(
-        memory_format=torch.channels_last
-    )
-    made = kernel.run(window, Scratch())[:, :, : conv.output_size(12), : conv.output_size(16)]
+    image = torch.randn(2, inputs, high, wide)
+    where = Device(CPU, torch.float32, cpu=True)
+    layer = Layer(conv, weights, bias)
+    kernel = winograd.make(layer, where) or torch_ops.make(layer, where)
+    assert isinstance(kernel, winograd.Winograd) == (inputs >= 96)
+    size = (conv.output_size(high), conv.output_size(wide))
+    stage = Stage("down1", (conv,), shrink=1)
+    step = Step(stage, 0, inputs, outputs // (4 if conv.shuffled else 1), 0, (high, wide), size)
+    source = SimpleNamespace(height=high, width=wide, rows=lambda a, b: image[:, :, a:b])
+    opened = kernel.open(source, step, None, Scratch(CPU))
+    strips = [opened.rows(at, min(at + rows, size[0])).clone() for at in range(0, size[0], rows)]
+    made = torch.cat(strips, 2)
     offset = weights.bias.double() if bias else None
+    pad = (conv.padding_before,) * 2 + (conv.padding_after,) * 2
+    mode = "reflect" if conv.padding == "reflect" else "constant"
+    window = F.pad(image.double(), pad, mode=mode)
     if conv.transposed:
         expected = F.conv_transpose2d(image.double(), weights.weight.double(), offset, 2, 1, 1)
     else:
-        expected = F.conv2d(window.double(), weights.weight.double(), offset, conv.stride)
+        expected = F.conv2d(window, weights.weight.double(), offset, conv.stride)
         expected = F.pixel_shuffle(expected, 2) if conv.shuffled else expected
     assert made.shape == expected.shape
     assert (made - expected).abs().max() < ROUNDING * 2
@@ -134,8 +142,8 @@ def test_moments_merge_to_those_of_the_whole():
     rows = torch.randn(2, 5, 40, 17) + 300 * torch.arange(5.0)[None, :, None, None]
     gathering = Gathering(4)
     for strip in rows.split([1, 20, 3, 16], 2):
-        gathering.add(strip, None, Scratch())
-    merged = gathering.merged(ranged=False)
+        gathering.add(chunk(strip, None, Scratch(CPU)))
+    merged = gathering.parts()
     exact = rows.double()
     assert torch.allclose(merged.mean, exact.mean((2, 3)), rtol=1e-6, atol=1e-6)
     variance = exact.var((2, 3), correction=0)
@@ -148,8 +156,8 @@ def test_weighted_moments_see_only_what_counts():
     rows_elsewhere = torch.where(weight > 0, rows, rows * 100 + 7)
     gathering = Gathering(3)
     for strip, counts in zip(rows_elsewhere.split(3, 2), weight.split(3, 2), strict=True):
-        gathering.add(strip, counts, Scratch())
-    merged = gathering.merged(ranged=True)
+        gathering.add(chunk(strip, counts, Scratch(CPU)))
+    merged = gathering.parts()
     seen = rows[0, :, weight[0, 0] > 0].double()
     assert torch.allclose(merged.mean[0], seen.mean(1), atol=1e-5)
     assert torch.allclose(merged.m2[0] / merged.count[0], seen.var(1, correction=0), rtol=1e-4)
@@ -160,13 +168,13 @@ def test_weighted_moments_see_only_what_counts():
 def test_progress_counts_all_work_once(generator):
     seen: list[tuple[int, int]] = []
     # The small design, here with few blocks, has too few passes to divide a single strip evenly.
-    height = 80 if is_lite(f"{name}." for name in generator.channels) else 40
+    height = 80 if generator.design is LITE else 40
     stylize(torch.rand(3, height, 30, 3), generator, progress=lambda *at: seen.append(at))
     done = [at for at, _ in seen]
     total = seen[0][1]
     assert done == sorted(done)
-    assert done[-1] == total == 3 * total_work(generator, "whole", height, 30)
-    assert len(seen) > 3 * len(passes(generator.stages, "whole")) - 1
+    assert done[-1] == total == 3 * total_work(generator, height, 30, "whole")
+    assert len(seen) > 3 * len(schedule(generator, height, 30, "whole")) - 1
     # So that a bar moves evenly: no single step is a large part of one image.
     assert max(b - a for a, b in zip([0, *done], done, strict=False)) < total / 3 / 5
 
@@ -192,7 +200,7 @@ def test_a_plan_counts_every_map_that_is_held(generator, level):
     """Nothing of the picture's size lives at any step but what the plan says."""
     height, width = 480, 400
     chosen = replace(plan_run(generator, height, width), level=level, rows=32, block_rows=16)
-    predicted = plan._peak_bytes(generator, chosen, height, width, masked=False)
+    predicted = peak_bytes(generator, chosen, height, width, masked=False)
     image = torch.rand(1, height, width, 3)
 
     def storages() -> dict[int, int]:
@@ -208,7 +216,7 @@ def test_a_plan_counts_every_map_that_is_held(generator, level):
     # The result is there from the beginning, but takes memory only as it is written.
     result = image.nbytes
     peak = max(sum(sizes) for sizes in seen) - result
-    assert peak <= predicted - plan._CPU_OVERHEAD <= 3 * (peak + result)
+    assert peak <= predicted - device._CPU_OVERHEAD <= 3 * (peak + result)
     # At last there are the map that is read, the result, and parts of a strip's size.
     assert sum(size > 4 * height * width for size in seen[-1]) == 2
 

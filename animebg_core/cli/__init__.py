@@ -30,12 +30,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-import numpy as np
 import torch
 from PIL import Image
 
 from .. import __version__
-from ..engine.plan import plan_run
 from ..errors import AnimeBGError, ImageError, MaskError, OptionError, StyleError, WeightsError
 from ..files.photos import (
     FORMATS,
@@ -51,7 +49,7 @@ from ..files.styles import DEFAULT_STYLE, LITE_STYLES, STYLES
 from ..files.weights import find_weights, resolve_weights
 from ..network.checkpoint import convert, load_generator
 from ..network.generator import Generator
-from ..pipeline import stylize
+from ..painter import Painter
 
 _log = logging.getLogger(__name__)
 
@@ -306,51 +304,6 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
 # --- stylize: the work ---
 
 
-@dataclass(frozen=True, slots=True)
-class Brush:
-    """How every photo of a run is painted.
-
-    Attributes:
-        mask: [1, H, W] float32, 1 where to paint; None for everywhere.
-        memory_limit: bytes; None for what is free.
-    """
-
-    generator: Generator
-    strength: float
-    mask: torch.Tensor | None
-    memory_limit: int | None
-
-    def paint(self, photo: Photo, progress: Callable[[int, int], None]) -> Photo:
-        """`photo` painted; `progress` is called with work done and in all.
-
-        Raises:
-            MemoryBudgetError: not even the most frugal way fits the memory.
-        """
-        image = np.divide(photo.pixels, np.float32(255), dtype=np.float32)[None]
-        height, width = photo.pixels.shape[:2]
-        limit, masked = self.memory_limit, self.mask is not None
-        painted = None
-        while painted is None:
-            plan = plan_run(self.generator, height, width, budget=limit, masked=masked)
-            _log.debug("%dx%d: %s", width, height, plan)
-            try:
-                painted = stylize(
-                    torch.as_tensor(image),
-                    self.generator,
-                    strength=self.strength,
-                    mask=self.mask,
-                    plan=plan,
-                    progress=progress,
-                )
-            except torch.cuda.OutOfMemoryError:
-                limit = plan.peak_bytes - 1  # the next smaller plan, until there is none
-                torch.cuda.empty_cache()
-        values = painted[0].numpy()
-        np.multiply(values, 255, out=values)
-        np.rint(values, out=values)
-        return dataclasses.replace(photo, pixels=values.astype(np.uint8))
-
-
 def _stylize(args: argparse.Namespace) -> int:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice that, and warns below
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -361,9 +314,9 @@ def _stylize(args: argparse.Namespace) -> int:
         _say(f"{len(jobs) - len(todo)} finished before, left as they are (see --overwrite)")
     if todo:
         _make_folder(todo[0].target.parent)
-        brush = Brush(_generator(args), args.strength, _mask(args.mask), args.memory_limit)
+        painter = Painter(_generator(args), args.strength, _mask(args.mask), args.memory_limit)
         report.total = len(todo)
-        _paint_all(todo, brush, report, longest=args.longest, quality=args.quality)
+        _paint_all(todo, painter, report, longest=args.longest, quality=args.quality)
     if report.failed and len(jobs) > 1:
         _say(f"{report.finished} painted, {report.failed} failed")
     return 1 if report.failed else 0
@@ -421,7 +374,7 @@ def _mask(path: Path | None) -> torch.Tensor | None:
 
 
 def _paint_all(
-    jobs: Sequence[Job], brush: Brush, report: _Report, *, longest: int | None, quality: int
+    jobs: Sequence[Job], painter: Painter, report: _Report, *, longest: int | None, quality: int
 ) -> None:
     """Read, paint and write every job; meanwhile the next is read and the last one written.
 
@@ -448,12 +401,22 @@ def _paint_all(
                 for note in photo.notes:
                     _say(f"{job.source}: {note}")
                 try:
-                    painted = brush.paint(photo, partial(report.progress, index, job))
+                    pixels = painter.paint(
+                        photo.pixels, progress=partial(report.progress, index, job)
+                    )
                 except (AnimeBGError, MemoryError) as error:
                     report.failure(job.source, error or "out of memory")
                     continue
                 _settle(written, report)
-                written = job, writer.submit(write_photo, painted, job.target, quality=quality)
+                written = (
+                    job,
+                    writer.submit(
+                        write_photo,
+                        dataclasses.replace(photo, pixels=pixels),
+                        job.target,
+                        quality=quality,
+                    ),
+                )
         finally:
             # Interrupted or not, a photo that is being written is finished and counted.
             _settle(written, report)

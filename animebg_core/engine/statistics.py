@@ -1,14 +1,21 @@
-"""The statistics of the norms as values: gathered by strips, merged, applied as a map is read."""
+"""The statistics of the norms as values: gathered by strips, combined, saved, applied as a map is
+read.
+
+Three plain functions: `chunk` takes the moments of some rows, `combine` makes one of several, and
+`aggregate` turns them into a norm.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from ..network.design import NORM_EPS
-from .convolution import Scratch, on_cpu
+from .device import Scratch
 
 # A pixel of which the mask covers less than this does not count for the range of the painted area.
 _COVERED = 0.5
@@ -50,45 +57,66 @@ class Moments:
     low: Tensor | None = None
     high: Tensor | None = None
 
-    @staticmethod
-    def of(rows: Tensor, weight: Tensor | None, scratch: Scratch) -> Moments:
-        """Those of [N, C, h, W], each pixel weighted by [N, 1, h, W]; on the rows' device."""
-        images, channels, height, width = rows.shape
-        rows = rows.float()
-        if on_cpu(rows.device):
-            centred = scratch.take("a", images, height, width, channels).permute(0, 3, 1, 2)
-        else:
-            centred = torch.empty_like(rows)
-        low = high = None
-        if weight is None:
-            count = torch.full((images, 1), height * width, device=rows.device).float()
-            mean = rows.sum((2, 3)) / count
-        else:
-            count = weight.sum((2, 3))
-            # Where a strip counts for nothing any mean will do.
-            least = torch.finfo(torch.float32).tiny
-            mean = torch.mul(rows, weight, out=centred).sum((2, 3)) / count.clamp_min(least)
-            outside = weight < _COVERED
-            low = torch.where(outside, torch.inf, rows).amin((2, 3))
-            high = torch.where(outside, -torch.inf, rows).amax((2, 3))
-        torch.sub(rows, mean[:, :, None, None], out=centred).square_()
-        if weight is not None:
-            centred.mul_(weight)
-        return Moments(count, mean, centred.sum((2, 3)), low, high)
 
-    def norm(self, scale: Tensor, shift: Tensor) -> Norm:
-        """The published norm with these statistics, on the device of `scale` [C]."""
-        factor = scale.to("cpu", torch.float64) / (self.m2 / self.count + NORM_EPS).sqrt()
-        offset = shift.to("cpu", torch.float64) - self.mean * factor
-        values = [factor, offset]
-        if self.low is not None and self.high is not None:
-            # Where nothing is covered enough there is no range, and nothing is clamped.
-            none = self.low > self.high
-            values += [
-                self.low.masked_fill(none, -torch.inf),
-                self.high.masked_fill(none, torch.inf),
-            ]
-        return Norm(*(v[:, :, None, None].to(torch.float32).to(scale.device) for v in values))
+def chunk(rows: Tensor, weight: Tensor | None, scratch: Scratch) -> Moments:
+    """The moments of rows [N, C, h, W], each pixel weighted by [N, 1, h, W]; float32, on the
+    device of the rows.
+    """
+    images, channels, height, width = rows.shape
+    rows = rows.float()
+    # Buffer "a" is free again once a kernel has given its rows.
+    centred = scratch.take("a", images, height, width, channels).permute(0, 3, 1, 2)
+    low = high = None
+    if weight is None:
+        count = torch.full((images, 1), height * width, dtype=torch.float32, device=rows.device)
+        mean = rows.sum((2, 3)) / count
+    else:
+        count = weight.sum((2, 3))
+        # Where a strip counts for nothing any mean will do.
+        least = torch.finfo(torch.float32).tiny
+        mean = torch.mul(rows, weight, out=centred).sum((2, 3)) / count.clamp_min(least)
+        outside = weight < _COVERED
+        low = torch.where(outside, torch.inf, rows).amin((2, 3))
+        high = torch.where(outside, -torch.inf, rows).amax((2, 3))
+    torch.sub(rows, mean[:, :, None, None], out=centred).square_()
+    if weight is not None:
+        centred.mul_(weight)
+    return Moments(count, mean, centred.sum((2, 3)), low, high)
+
+
+def combine(parts: Sequence[Moments]) -> Moments:
+    """The moments of all parts together, by the formula of Chan, Golub and LeVeque (1979), in
+    float64 on the CPU, since not every device has float64.
+    """
+    count = torch.stack([part.count for part in parts]).to("cpu", torch.float64)
+    mean = torch.stack([part.mean for part in parts]).to("cpu", torch.float64)
+    m2 = torch.stack([part.m2 for part in parts]).to("cpu", torch.float64)
+    total = count.sum(0)
+    overall = (count * mean).sum(0) / total
+    second = (m2 + count * (mean - overall).square()).sum(0)
+    low = [part.low for part in parts if part.low is not None]
+    high = [part.high for part in parts if part.high is not None]
+    if not low or not high:
+        return Moments(total, overall, second)
+    lowest = torch.stack(low).to("cpu", torch.float64).amin(0)
+    return Moments(
+        total, overall, second, lowest, torch.stack(high).to("cpu", torch.float64).amax(0)
+    )
+
+
+def aggregate(moments: Moments, scale: Tensor, shift: Tensor) -> Norm:
+    """The published norm with combined moments, on the device of `scale` [C] and `shift` [C]."""
+    factor = scale.to("cpu", torch.float64) / (moments.m2 / moments.count + NORM_EPS).sqrt()
+    offset = shift.to("cpu", torch.float64) - moments.mean * factor
+    values = [factor, offset]
+    if moments.low is not None and moments.high is not None:
+        # Where nothing is covered enough there is no range, and nothing is clamped.
+        none = moments.low > moments.high
+        values += [
+            moments.low.masked_fill(none, -torch.inf),
+            moments.high.masked_fill(none, torch.inf),
+        ]
+    return Norm(*(v[:, :, None, None].to(torch.float32).to(scale.device) for v in values))
 
 
 class Gathering:
@@ -100,30 +128,38 @@ class Gathering:
 
     def __init__(self, strips: int) -> None:
         self._strips, self._seen = strips, 0
-        self._table: Tensor | None = None  # [5, strips, N, C]: count, mean, m2, low, high
+        self._table: Tensor | None = None  # [3 or 5, strips, N, C]: count, mean, m2, low, high
 
-    def add(self, rows: Tensor, weight: Tensor | None, scratch: Scratch) -> None:
-        """Count the next strip [N, C, h, W], its pixels weighted by [N, 1, h, W]."""
-        part = Moments.of(rows, weight, scratch)
+    def add(self, part: Moments) -> None:
+        """Count the next strip."""
+        values = (part.count, part.mean, part.m2, part.low, part.high)
+        known = [value for value in values if value is not None]
         if self._table is None:
-            self._table = part.mean.new_zeros(5, self._strips, *part.mean.shape)
-        for row, value in zip(self._table, (part.count, part.mean, part.m2), strict=False):
+            self._table = part.mean.new_zeros(len(known), self._strips, *part.mean.shape)
+        for row, value in zip(self._table, known, strict=True):
             row[self._seen] = value
-        if part.low is not None and part.high is not None:
-            self._table[3, self._seen], self._table[4, self._seen] = part.low, part.high
         self._seen += 1
 
-    def merged(self, *, ranged: bool) -> Moments:
-        """All strips as one, by the formula of Chan, Golub and LeVeque (1979), in float64.
-
-        On the CPU, since not every device has float64: one transfer for each pass over the image.
-        `ranged` says that there were weights, and so that low and high are known.
-        """
+    def parts(self) -> Moments:
+        """All strips, combined: one transfer from a device for the whole sweep."""
         assert self._table is not None and self._seen == self._strips
-        count, mean, m2, low, high = self._table.to("cpu", torch.float64)
-        total = count.sum(0)
-        overall = (count * mean).sum(0) / total
-        second = (m2 + count * (mean - overall).square()).sum(0)
-        if not ranged:
-            return Moments(total, overall, second)
-        return Moments(total, overall, second, low.amin(0), high.amax(0))
+        table = self._table.to("cpu")
+        return combine([Moments(row[0][:, :1], *row[1:]) for row in table.transpose(0, 1)])
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """All that a run has to know of a whole picture before it can paint a part of it.
+
+    Gathered by `gather_statistics`, given to `stylize`. Statistics of a stage hold for maps that
+    were made under those of the stages before it; so those of several pictures are gathered
+    together, and statistics of separate runs cannot be merged afterwards.
+
+    Attributes:
+        colour: [N, 3] float32, the mean colour that is taken off when a picture is read, BGR in
+            [-1, 1]. N is 1, or the number of pictures of a batch.
+        moments: by stage name, [N, C] float64 on the CPU.
+    """
+
+    colour: Tensor
+    moments: Mapping[str, Moments] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,277 +1,236 @@
-"""The one loop over stages and strips: exact inference in bounded memory.
+"""The one loop over sweeps and strips: exact inference in bounded memory.
 
-Each convolution is a stream of rows: asked for rows [start, stop) of its output it asks its source
-for those rows it has not seen yet, normalises them as it reads, keeps the few that the next strip
-needs, and convolves. Nothing is computed twice within a pass, and the statistics of a norm are
-gathered over all strips before anything reads through it, so that the result is that of the whole
-image. The whole image is the case of one strip.
+Each convolution is a stream of rows that asks its source for those it needs. Nothing is computed
+twice within a sweep, and the statistics of a norm are gathered over all strips, and over all
+pictures that are to share them, before anything reads through it, so that the result is that of the
+whole image. The whole image is the case of one strip.
 
 Maps are [N, C, rows, W]; rows are counted from the top of the map.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..network.design import Conv, Stage, settled
-from ..network.generator import ConvWeights, Generator
-from .convolution import (
-    Scratch,
-    compute_dtype,
-    make_kernel,
-    memory_format,
-    on_cpu,
-    release_memory,
-)
-from .plan import RunPlan, pass_work, passes
-from .statistics import Gathering, Norm
+from ..network.generator import Generator
+from .device import Device, Scratch
+from .kernels import Made, Rows, choose
+from .plan import RunPlan
+from .schedule import Slot, Step, Sweep, schedule
+from .statistics import Gathering, Moments, Norm, Statistics, aggregate, combine
 
 
-class Source(Protocol):
-    """Rows of a map, each asked for once, from top to bottom."""
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is painted, or a picture that statistics are gathered from.
+
+    Attributes:
+        height, width: in pixels, at least the design's `min_side`.
+        read: gives rows [start, stop), BGR [N, 3, rows, width] in [-1, 1], less the mean colour, in
+            the device's dtype of arithmetic, on it. Called from top to bottom, in each sweep that
+            begins with the picture.
+        weight: [N, 1, height, width] float32 on the generator's device: what each pixel counts for
+            in the statistics of the norms. None: each counts 1, as published.
+        images: N, pictures of one size that are run together, each with statistics of its own.
+    """
 
     height: int
     width: int
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Rows [start, stop) as [N, C, stop - start, width]."""
-        ...
-
-
-class ImageSource:
-    """The image, read through a function of (start, stop)."""
-
-    def __init__(self, height: int, width: int, read: Callable[[int, int], Tensor]) -> None:
-        self.height, self.width = height, width
-        self._read = read
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self._read(start, stop)
-
-
-class MapSource:
-    """A map in memory."""
-
-    def __init__(self, data: Tensor) -> None:
-        self.data = data
-        self.height, self.width = data.shape[2:]
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self.data[:, :, start:stop]
-
-
-class ConvStream:
-    """One convolution as a source: it reads through the norm before it, pads and convolves."""
-
-    def __init__(
-        self,
-        source: Source,
-        conv: Conv,
-        weights: ConvWeights,
-        *,
-        norm: Norm | None,
-        relu: bool,
-        dtype: torch.dtype,
-        bias: bool,
-        crop: Tensor | None,
-        scratch: Scratch,
-    ) -> None:
-        self.height = conv.output_size(source.height)
-        self.width = conv.output_size(source.width)
-        if crop is not None:  # to the size of the map that it will be added to
-            self.height = min(self.height, crop.shape[2])
-            self.width = min(self.width, crop.shape[3])
-        self._source, self._conv = source, conv
-        self._norm, self._relu = norm, relu
-        self._dtype, self._device = dtype, weights.weight.device
-        self._scratch = scratch
-        self._kernel = make_kernel(conv, weights, dtype, self.height * self.width, bias=bias)
-        self._columns = (
-            conv.padding_before
-            + source.width
-            + conv.padding_after
-            + -self.width % self._kernel.column_grid
-        )
-        # The window holds source rows [first, last), padding rows included: none yet.
-        self._window: Tensor | None = None
-        self._first = self._last = -conv.padding_before
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Rows [start, stop) of the raw output, before any norm of its own."""
-        first, last = self._conv.source_rows(start, stop)
-        window = self._slide(first, last, -(stop - start) % self._kernel.row_grid)
-        # Where two rows are made of one, those of the first may begin a row too early.
-        skip = start % 2 if self._conv.doubles else 0
-        return self._kernel.run(window, self._scratch)[
-            :, :, skip : skip + stop - start, : self.width
-        ]
-
-    def _slide(self, first: int, last: int, extra: int) -> Tensor:
-        """Source rows [first, last), normalised and padded, and `extra` rows of anything finite."""
-        height = self._source.height
-        kept = max(0, self._last - first)
-        begin, end = max(first + kept, 0), min(last, height)
-        fresh = self._source.rows(begin, end) if begin < end else None
-        window = self._make_room(fresh, last - first + extra, first - self._first, kept)
-        self._first, self._last = first, last
-        if fresh is not None:
-            self._normalise(fresh, window[:, :, begin - first : end - first])
-        for row in (*range(first + kept, min(0, last)), *range(max(height, first + kept), last)):
-            if self._conv.padding == "zeros":
-                window[:, :, row - first] = 0
-            else:
-                mirrored = -row if row < 0 else 2 * (height - 1) - row
-                window[:, :, row - first] = window[:, :, mirrored - first]
-        return window
-
-    def _make_room(self, fresh: Tensor | None, rows: int, shift: int, kept: int) -> Tensor:
-        """The window of so many rows, its rows [shift, shift + kept) moved to the top."""
-        old = self._window
-        if old is None or old.shape[2] < rows:
-            like = fresh if fresh is not None else old
-            assert like is not None
-            shape = (like.shape[0], like.shape[1], rows, self._columns)
-            layout = memory_format(self._device, self._dtype)
-            window = torch.empty(
-                shape, dtype=self._dtype, device=self._device, memory_format=layout
-            )
-            # Zeros, since padding columns of zeros are never written again.
-            self._window = window.zero_()
-        window = self._window
-        assert window is not None
-        if old is not None and kept:
-            # A copy of the few rows, since where they come from and go to may overlap.
-            window[:, :, :kept] = old[:, :, shift : shift + kept].clone()
-        return window[:, :, :rows]
-
-    def _normalise(self, fresh: Tensor, target: Tensor) -> None:
-        """Write rows of the source into the window's, with padding columns."""
-        left, width = self._conv.padding_before, self._source.width
-        inner = target[..., left : left + width]
-        if self._norm is None:
-            inner.copy_(fresh)
-        else:
-            self._norm.apply(fresh.to(self._dtype), inner)
-            if self._relu:
-                inner.relu_()
-        if self._conv.padding == "reflect":
-            for k in range(1, left + 1):
-                target[..., left - k] = target[..., left + k]
-                target[..., left + width - 1 + k] = target[..., left + width - 1 - k]
+    read: Callable[[int, int], Tensor]
+    weight: Tensor | None = None
+    images: int = 1
 
 
 def paint(
     generator: Generator,
     plan: RunPlan,
-    read: Callable[[int, int], Tensor],
+    picture: Picture,
     write: Callable[[int, Tensor], None],
     *,
-    height: int,
-    width: int,
-    weight: Tensor | None = None,
+    statistics: Statistics | None = None,
     step: Callable[[int], None] | None = None,
 ) -> None:
-    """Run the generator over a picture of `height` x `width`, at least 5 x 5 pixels, as `plan`
-    says.
+    """Run the generator over a picture, as `plan` says.
 
     Args:
-        generator: the network.
-        plan: levels, strips and dtypes, from `plan_run`.
-        read: gives rows [start, stop) of the picture, BGR [N, 3, rows, width] in [-1, 1], on the
-            generator's device. Called from top to bottom, in each pass that begins with the
-            picture.
         write: takes a first row and rows [N, 3, rows, W] in [-1, 1], from top to bottom. The
-            output's size is the picture's rounded up to multiples of 4 (of 2 by `lite_table`).
-        weight: [N, 1, height, width] float32 on the generator's device: what each pixel counts for
-            in the statistics of the norms. None: each counts 1, as published.
+            output's size is the picture's rounded up to the design's `multiple`.
+        statistics: of `gather`; None: the picture's own.
         step: called after every strip with the work done in it, which adds up to `total_work`; may
             raise to stop.
     """
-    dtype = compute_dtype(generator.device, generator.dtype)
-    pyramid = None if weight is None else _pyramid(weight)
-    scratch = Scratch()
+    norms = None if statistics is None else norms_of(generator, statistics)
+    run = _Run(generator, plan, picture, norms, write, step)
+    for sweep in run.sweeps:
+        moments = run.carry_out(sweep)
+        if moments is not None:
+            run.norms[sweep.stage.name] = aggregate(moments, *run.scale_and_shift(sweep))
+        run.finish(sweep)
+
+
+def gather(
+    generator: Generator,
+    plans: Sequence[RunPlan],
+    pictures: Sequence[Picture],
+    *,
+    step: Callable[[int], None] | None = None,
+) -> dict[str, Moments]:
+    """The moments of every norm, of all pictures together, stage by stage, as if they were one.
+
+    Args:
+        plans: one for each picture, all of one level.
+        pictures: of any sizes, one image each.
+        step: as in `paint`.
+    """
+    runs = [
+        _Run(generator, plan, picture, None, None, step)
+        for plan, picture in zip(plans, pictures, strict=True)
+    ]
+    found: dict[str, Moments] = {}
+    for sweeps in zip(*(run.sweeps for run in runs), strict=True):
+        if not sweeps[0].gathers:
+            break  # the output, which has no norm
+        parts = [run.carry_out(sweep) for run, sweep in zip(runs, sweeps, strict=True)]
+        name = sweeps[0].stage.name
+        found[name] = combine([part for part in parts if part is not None])
+        norm = aggregate(found[name], *runs[0].scale_and_shift(sweeps[0]))
+        for run, sweep in zip(runs, sweeps, strict=True):
+            run.norms[name] = norm
+            run.finish(sweep)
+    return found
+
+
+def norms_of(generator: Generator, statistics: Statistics) -> dict[str, Norm]:
+    """Every norm of a network under given statistics, on its device: one transfer, no waiting."""
     norms: dict[str, Norm] = {}
-    source: Source = ImageSource(height, width, read)
-    unread: Stage | None = None  # the stage whose norm is still to be applied as `source` is read
-    held: dict[str, Tensor] = {}  # maps that a later stage adds
-    added = {stage.adds for stage in generator.stages}
-    settling = settled(generator.stages)
-    spare: Tensor | None = None  # a map each of whose rows may be overwritten once it has been read
-
-    for run in passes(generator.stages, plan.level):
-        chain, before = source, unread
-        for stage in run.stages:
-            for index, conv in enumerate(stage.convs):
-                is_last = index + 1 == len(stage.convs)
-                chain = ConvStream(
-                    chain,
-                    conv,
-                    generator.weights(stage).conv(index),
-                    norm=norms[before.name] if before else None,
-                    relu=before is not None and before.relu,
-                    dtype=dtype,
-                    bias=not (stage.norm and is_last),
-                    crop=held[stage.adds] if stage.adds and is_last else None,
-                    scratch=scratch,
-                )
-                before = None
-            before = stage
-
-        last, strip = run.last, plan.strip(run)
-        if not last.in_block:
-            spare = None
-        if on_cpu(generator.device):
-            release_memory()
-        work = pass_work(generator, run, height, width)
-        moments = Gathering(-(-chain.height // strip))
-        kept: Tensor | None = None
-        for start in range(0, chain.height, strip):
-            stop = min(start + strip, chain.height)
-            rows = chain.rows(start, stop)
-            if last.norm:
-                if run.store:
-                    rows = rows.to(plan.map_dtype)
-                    kept = _keep(rows, start, chain.height, spare if kept is None else kept)
-                counts = pyramid[last.shrink] if pyramid else None
-                if counts is not None:
-                    counts = counts[:, :, start:stop, : chain.width]
-                moments.add(rows, counts, scratch)
-            else:
-                write(start, rows.tanh_())
-            if step:
-                step(work * stop // chain.height - work * start // chain.height)
-        if not last.norm:
-            return
-        own = generator.weights(last)
-        norms[last.name] = moments.merged(ranged=pyramid is not None).norm(own.scale, own.shift)
-
-        if kept is None:
-            continue
-        if last.name in settling:
-            final = held.pop(last.adds) if last.adds else kept
-            branch = kept if last.adds else None
-            _settle(final, norms[last.name], last.relu, strip, branch)
-            if last.name in added:
-                held[last.name] = final
-            source, unread, spare = MapSource(final), None, branch
-            del final, branch  # or they would outlive their use
-        else:
-            source, unread, spare = MapSource(kept), last, kept
+    for stage in generator.stages:
+        if stage.norm:
+            own = generator.weights(stage)
+            norms[stage.name] = aggregate(statistics.moments[stage.name], own.scale, own.shift)
+    return norms
 
 
-def _keep(rows: Tensor, start: int, height: int, room: Tensor | None) -> Tensor:
-    """The map of `height` rows with these ones from `start` on: `room` where that is one."""
-    shape = (rows.shape[0], rows.shape[1], height, rows.shape[3])
-    if room is None or room.shape != shape:
-        layout = memory_format(rows.device, rows.dtype)
-        room = torch.empty(shape, dtype=rows.dtype, device=rows.device, memory_format=layout)
-    room[:, :, start : start + rows.shape[2]] = rows
-    return room
+class _PictureRows:
+    """The picture as a source of rows."""
+
+    def __init__(self, picture: Picture) -> None:
+        self.height, self.width = picture.height, picture.width
+        self._read = picture.read
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self._read(start, stop)
+
+
+class _MapRows:
+    """A map in memory as a source of rows."""
+
+    def __init__(self, data: Tensor) -> None:
+        self._data = data
+        self.height, self.width = data.shape[2:]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self._data[:, :, start:stop]
+
+
+class _Run:
+    """One picture, or pictures of one size, on their way through a schedule."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        plan: RunPlan,
+        picture: Picture,
+        norms: Mapping[str, Norm] | None,
+        write: Callable[[int, Tensor], None] | None,
+        step: Callable[[int], None] | None,
+    ) -> None:
+        self._device = Device.of(generator)
+        self._generator, self._plan, self._picture = generator, plan, picture
+        self._kernels = choose(generator, self._device)
+        self._write, self._step = write, step
+        self._scratch = Scratch(generator.device)
+        self._pyramid = None if picture.weight is None else _pyramid(picture.weight)
+        self._maps: dict[Slot, Tensor] = {}
+        self.norms: dict[str, Norm] = dict(norms or {})
+        self.sweeps = schedule(
+            generator, picture.height, picture.width, plan.level, gathers=norms is None
+        )
+
+    def scale_and_shift(self, sweep: Sweep) -> tuple[Tensor, Tensor]:
+        """Of the norm behind what a sweep makes."""
+        own = self._generator.weights(sweep.stage)
+        return own.scale, own.shift
+
+    def carry_out(self, sweep: Sweep) -> Moments | None:
+        """Make what the sweep makes, and give its statistics if it gathers them."""
+        self._device.trim()
+        made = self._chain(sweep)
+        strip = self._plan.strip(sweep)
+        gathering = Gathering(-(-made.height // strip))
+        for start in range(0, made.height, strip):
+            stop = min(start + strip, made.height)
+            if sweep.stage.norm:
+                out = self._place(sweep, start, stop)
+                weight = self._weight(sweep, start, stop)
+                moments = made.store(start, stop, out, weight, sweep.gathers)
+                if moments is not None:
+                    gathering.add(moments)
+            elif self._write:
+                self._write(start, made.rows(start, stop).tanh_())
+            if self._step:
+                self._step(sweep.work * stop // made.height - sweep.work * start // made.height)
+        return gathering.parts() if sweep.gathers else None
+
+    def finish(self, sweep: Sweep) -> None:
+        """Bring maps to their final values, now that their norm is known, and free what is not
+        read again.
+        """
+        if sweep.settles:
+            assert sweep.writes is not None
+            norm, relu = self.norms[sweep.stage.name], sweep.stage.relu
+            data = self._maps[sweep.adds or sweep.writes]
+            branch = self._maps[sweep.writes] if sweep.adds else None
+            _settle(data, norm, relu, self._plan.strip(sweep), branch)
+        for slot in sweep.frees:
+            del self._maps[slot]
+
+    def _chain(self, sweep: Sweep) -> Made:
+        source: Rows = (
+            _MapRows(self._maps[sweep.reads]) if sweep.reads else (_PictureRows(self._picture))
+        )
+        *before, last = sweep.steps
+        for step in before:
+            source = self._open(source, step)
+        return self._open(source, last)
+
+    def _open(self, source: Rows, step: Step) -> Made:
+        kernel = self._kernels[step.stage.name, step.index]
+        norm = self.norms[step.before.name] if step.before else None
+        return kernel.open(source, step, norm, self._scratch)
+
+    def _place(self, sweep: Sweep, start: int, stop: int) -> Tensor | None:
+        """Where rows [start, stop) of what the sweep makes are kept."""
+        slot = sweep.writes
+        if slot is None:
+            return None
+        if slot not in self._maps:
+            self._maps[slot] = torch.empty(
+                (self._picture.images, slot.channels, slot.height, slot.width),
+                dtype=self._plan.map_dtype,
+                device=self._device.device,
+                memory_format=self._device.layout,
+            )
+        return self._maps[slot][:, :, start:stop]
+
+    def _weight(self, sweep: Sweep, start: int, stop: int) -> Tensor | None:
+        if self._pyramid is None or not sweep.gathers:
+            return None
+        return self._pyramid[sweep.stage.shrink][:, :, start:stop, : sweep.size[1]]
 
 
 def _settle(data: Tensor, norm: Norm, relu: bool, strip: int, branch: Tensor | None) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, OptionError
 from ..files import weights
-from .design import expected_names, is_lite, stage_table
+from .design import LITE, design_of, expected_names, stage_table
 from .generator import Generator
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -73,7 +73,12 @@ def load_checkpoint(
         generator = Generator(_canonical(state))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    return generator.to(device=device, dtype=dtype).eval()
+    # Channels-last already, so that no kernel needs a copy in the layout that it computes in.
+    return (
+        cast(Any, generator.to(device=device, dtype=dtype))
+        .to(memory_format=torch.channels_last)
+        .eval()
+    )
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -208,7 +213,7 @@ def published_names(blocks: int, *, up_norms: tuple[str, str] | None = None) -> 
 
 def _canonical(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a checkpoint under canonical names; lists what is missing or unexpected."""
-    if is_lite(state):
+    if design_of(state) is LITE:
         return dict(state)  # our own files have canonical names; the generator checks them
     numbers = [m[1] for name in state if (m := re.fullmatch(r"conv(\d+)_1\.weight", name))]
     blocks = sum(int(number) >= _FIRST_BLOCK for number in numbers)

@@ -8,14 +8,11 @@ Source: Chen, Lai, Liu, "CartoonGAN: Generative Adversarial Networks for Photo C
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 NORM_EPS = 1e-9  # inside the root of the published instance norm
-# It reflects 3 pixels at full size and 1 at quarter size, where it needs more than 1: 5 at full
-# size.
-MIN_SIDE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +149,32 @@ def settled(stages: tuple[Stage, ...]) -> frozenset[str]:
     return frozenset(name for stage in adding for name in (stage.name, stage.adds))
 
 
-def is_lite(names: Iterable[str]) -> bool:
-    """Whether tensor names are those of `lite_table`, some of them perhaps missing."""
-    return any(name.startswith(("down.", "up.")) for name in names)
+@dataclass(frozen=True, slots=True)
+class Design:
+    """One way to build a generator, of any channel widths and any number of residual blocks.
+
+    Attributes:
+        table: its stages, for a number of residual blocks.
+        min_side: the fewest pixels a side that it can be run on.
+        multiple: its output's height and width are its input's, rounded up to this.
+        marks: how tensor names begin that only this design has.
+    """
+
+    table: Callable[[int], tuple[Stage, ...]]
+    min_side: int
+    multiple: int
+    marks: tuple[str, ...] = ()
+
+
+# Both reflect 3 pixels at full size and 1 at quarter size, where that needs more than 1: 5 at full
+# size.
+PUBLISHED = Design(stage_table, min_side=5, multiple=4)
+LITE = Design(lite_table, min_side=5, multiple=2, marks=("down.", "up."))
+
+
+def design_of(names: Iterable[str]) -> Design:
+    """The design whose tensor names these are, some of them perhaps missing."""
+    return LITE if any(name.startswith(LITE.marks) for name in names) else PUBLISHED
 
 
 def expected_names(stages: tuple[Stage, ...]) -> list[str]:

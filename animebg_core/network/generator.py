@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .design import Stage, expected_names, is_lite, lite_table, stage_table
+from .design import Stage, design_of, expected_names
 
 _BLOCK = re.compile(r"block(\d+)[ab]\.")
 
@@ -47,7 +47,8 @@ class Generator(nn.Module):
     """A generator of either table, of any channel widths and any number of residual blocks.
 
     Attributes:
-        stages: the table that `stream.paint` runs.
+        design: which of the tables it is of, and what sizes it takes.
+        stages: the table that `engine.stream` runs.
         channels: of each stage's map, by stage name.
 
     Args:
@@ -61,7 +62,8 @@ class Generator(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         blocks = len({match[1] for name in tensors if (match := _BLOCK.match(name))})
-        self.stages = (lite_table if is_lite(tensors) else stage_table)(blocks)
+        self.design = design_of(tensors)
+        self.stages = self.design.table(blocks)
         self.channels = _check(self.stages, tensors)
         for stage in self.stages:
             self.add_module(stage.name, StageWeights(stage, tensors))

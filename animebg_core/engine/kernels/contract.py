@@ -1,0 +1,102 @@
+"""What a kernel is: one convolution of a network, read through the norm before it, by rows.
+
+Wide enough for a fused one: source rows, norm and ReLU go in; rows and their moments come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from torch import Tensor
+
+from ...network.design import Conv, Stage
+from ...network.generator import ConvWeights, Generator
+from ..device import Scratch
+from ..schedule import Step
+from ..statistics import Moments, Norm
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A convolution with its weights.
+
+    Attributes:
+        bias: the bias is added. A norm takes it away again, so that it need not be before one.
+    """
+
+    conv: Conv
+    weights: ConvWeights
+    bias: bool
+
+    @staticmethod
+    def of(generator: Generator, stage: Stage, index: int) -> Layer:
+        """The convolution number `index` of a stage."""
+        is_last = index + 1 == len(stage.convs)
+        weights = generator.weights(stage).conv(index)
+        return Layer(stage.convs[index], weights, bias=not (stage.norm and is_last))
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that a kernel takes beside the maps, for strips of some rows.
+
+    Attributes:
+        window: as long as its rows are asked for, through a sweep.
+        made: for one strip: the rows it gives, and what is made beside them and freed again.
+        scratch: of each buffer that it takes from `Scratch`, by name.
+    """
+
+    window: int
+    made: int
+    scratch: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class Rows(Protocol):
+    """Rows of a map [N, C, height, width], each asked for once, from top to bottom."""
+
+    height: int
+    width: int
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) as [N, C, stop - start, width], raw: before any norm of their own.
+
+        They may lie in scratch memory: they are good until the next rows are asked for.
+        """
+        ...
+
+
+class Made(Rows, Protocol):
+    """Rows that a kernel makes."""
+
+    def store(
+        self, start: int, stop: int, out: Tensor | None, weight: Tensor | None, gathers: bool
+    ) -> Moments | None:
+        """Make rows [start, stop); keep them, gather their statistics, or both.
+
+        Args:
+            out: where they are to lie, [N, C, stop - start, width] of any float dtype; it may
+                overlap what is read, no rows of which are read again. None: nowhere.
+            weight: [N, 1, stop - start, width] float32, what each pixel counts for; None: 1 each.
+            gathers: the moments are wanted, of the rows as they were stored.
+        """
+        ...
+
+
+class Kernel(Protocol):
+    """One convolution of a network, made ready for one device and dtype; it keeps no state."""
+
+    def footprint(self, step: Step, images: int, rows: int) -> Footprint:
+        """What strips of `rows` output rows take, for so many pictures at once."""
+        ...
+
+    def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> Made:
+        """Its rows for one sweep, made of those of `source`.
+
+        Args:
+            norm: applied to what is read, and behind it the ReLU of `step.before`; padding is put
+                around the result. None: what is read is as it should be.
+        """
+        ...
