@@ -43,7 +43,7 @@ def fit_mask(mask: Tensor, image: Tensor) -> Tensor:
     if mask.numel() == 0:
         raise MaskError(f"the mask has no pixels: shape {shape}")
     batch, height, width = image.shape[:3]
-    mask = mask.to(image.device, torch.float32).reshape(-1, *mask.shape[-2:])[:batch]
+    mask = mask.detach().to(image.device, torch.float32).reshape(-1, *mask.shape[-2:])[:batch]
     if not bool(torch.isfinite(mask).all()):
         raise MaskError("the mask holds NaN or infinite values")
     if mask.shape[1:] != (height, width):

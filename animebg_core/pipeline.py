@@ -66,7 +66,7 @@ def stylize(
     with _plain_arithmetic(image.device, generator.device):
         image = image.detach()
         batch, height, width, _ = image.shape
-        masks = None if mask is None else fit_mask(mask.detach(), image)
+        masks = None if mask is None else fit_mask(mask, image)
         plan = plan or plan_run(generator, height, width, batch=batch, masked=mask is not None)
 
         painted: list[int] = []
@@ -145,7 +145,7 @@ def gather_statistics(
         share = None if budget is None else budget // len(pictures)
         plans = [plan_run(generator, p.shape[1], p.shape[2], budget=share) for p in pictures]
         chosen = {plan.level for plan in plans}
-        level = next(level for level in _FRUGAL_FIRST if level in chosen)
+        level: Level = next(level for level in _FRUGAL_FIRST if level in chosen)
         work = sum(total_work(generator, p.shape[1], p.shape[2], level) for p in pictures)
         moments = stream.gather(
             generator,

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageCms
 from safetensors.torch import load_file
 
 import animebg_core
-from animebg_core import cli
+from animebg_core import cli, painter
 from animebg_core.cli import main
 from animebg_core.files import photos
 
@@ -462,18 +462,28 @@ def test_a_memory_limit_that_nothing_fits_is_one_line(fails, tmp_path):
     assert "need at least" in told
 
 
-def test_a_device_that_runs_out_of_memory_is_asked_for_less(stylize, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+        MemoryError(),
+    ],
+)
+def test_a_device_that_runs_out_of_memory_is_asked_for_less(
+    stylize, tmp_path, monkeypatch, capsys, error
+):
     source = saved(tmp_path / "a.png", picture(64, 64))
     assert stylize(source, "-o", tmp_path / "wanted.png") == 0
-    paint, tried = cli.stylize, []
+    paint, tried = painter.stylize, []
 
     def small_device(image, generator, *, plan, **options):
         tried.append(plan.peak_bytes)
         if len(tried) < 4:
-            raise torch.cuda.OutOfMemoryError
+            raise error
         return paint(image, generator, plan=plan, **options)
 
-    monkeypatch.setattr(cli, "stylize", small_device)
+    monkeypatch.setattr(painter, "stylize", small_device)
     assert stylize(source, "-o", tmp_path / "o.png") == 0
     assert len(tried) == 4
     assert sorted(tried, reverse=True) == tried
@@ -481,9 +491,9 @@ def test_a_device_that_runs_out_of_memory_is_asked_for_less(stylize, tmp_path, m
     assert np.abs(pixels(tmp_path / "o.png") - pixels(tmp_path / "wanted.png")).max() <= 1
 
     def no_device(image, generator, *, plan, **options):
-        raise torch.cuda.OutOfMemoryError
+        raise error
 
-    monkeypatch.setattr(cli, "stylize", no_device)
+    monkeypatch.setattr(painter, "stylize", no_device)
     assert stylize(source, "-o", tmp_path / "never.png") == 1
     assert "need at least" in capsys.readouterr().err
 
@@ -663,11 +673,12 @@ def process(*args, code="", **options):
 SLOW = """
 import os
 import time
-paint = cli.stylize
+from animebg_core import painter
+paint = painter.stylize
 def slowly(*args, **options):
     time.sleep(0.2)
     return paint(*args, **options)
-cli.stylize = slowly
+painter.stylize = slowly
 fsync = os.fsync
 def slow_sync(descriptor):
     time.sleep(0.2)
