@@ -176,14 +176,18 @@ class Painter:
         return plan_run(self.generator, height, width, batch=batch, budget=budget, masked=masked)
 
     def _smaller(self, plan: RunPlan, images: Tensor) -> RunPlan:
-        """A plan for less memory than one that ran out: half the batch, then 3/4 of the bytes.
+        """A plan for less memory than one that ran out: half the batch, then 3/4 of the bytes, or
+        as much of them as the most frugal plans need.
 
         Raises:
             MemoryBudgetError: there is none.
         """
         if plan.batch > 1:
             return replace(plan, batch=plan.batch // 2, peak_bytes=plan.peak_bytes // 2)
-        return self._within(images[:1], plan.peak_bytes * 3 // 4)
+        try:
+            return self._within(images[:1], plan.peak_bytes * 3 // 4)
+        except MemoryBudgetError:
+            return self._within(images[:1], plan.peak_bytes - 1)
 
 
 def image_of(pixels: Pixels) -> Tensor:
