@@ -1,26 +1,20 @@
-"""The two ComfyUI nodes: schemas, and the door between the host's memory manager and `stylize`."""
+"""The ComfyUI nodes: schemas and what each does. What they ask of ComfyUI is in host.py."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import comfy.model_management
-import comfy.model_patcher
-import comfy.utils
-import folder_paths
 import torch
 from comfy_api.latest import ComfyExtension, io
 
+from . import host
 from .animebg_core import (
     LITE_STYLES,
     STYLES,
-    Generator,
     MemoryBudgetError,
     RunPlan,
     Style,
@@ -30,8 +24,8 @@ from .animebg_core import (
     stylize,
 )
 from .animebg_core.files.weights import SUFFIXES, find_weights, resolve_weights
+from .host import LoadedModel
 
-FOLDER = "animebg"
 CATEGORY = "AnimeBG"
 AnimeBGModel = io.Custom("ANIMEBG_MODEL")
 
@@ -64,57 +58,12 @@ _NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory", "not 
 _log = logging.getLogger(__name__)
 
 
-class LoadedModel:
-    """What the loader hands on: a generator in the host's patcher, which moves it between devices.
-
-    Attributes:
-        patcher: where the host looks for it, for its accounts of the device's memory.
-    """
-
-    def __init__(self, generator: Generator) -> None:
-        # The host looks this class up when it starts and may have put another in its place.
-        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-        self.patcher = patcher(
-            AnimeBG(generator),
-            load_device=comfy.model_management.get_torch_device(),
-            offload_device=comfy.model_management.unet_offload_device(),
-        )
-
-    @property
-    def generator(self) -> Generator:
-        """The network, on whichever device the host has it."""
-        return self.patcher.model.generator
-
-    def load(self, memory_required: int) -> None:
-        """Bring the weights to where they run, and make `memory_required` bytes free there."""
-        comfy.model_management.load_models_gpu(
-            [self.patcher], memory_required=memory_required, force_full_load=True
-        )
-        # A host that was told to keep models off the device moves only layers that it knows.
-        self.generator.to(self.patcher.load_device)
-
-    def free_memory(self) -> int:
-        """Bytes of the device that a run may take: what the host could give, less its reserve."""
-        # Newer patchers also count what the host would page out of other models.
-        ask = getattr(self.patcher, "get_free_memory", comfy.model_management.get_free_memory)
-        free = ask(self.patcher.load_device) - comfy.model_management.extra_reserved_memory()
-        return max(0, int(free))
-
-
-class AnimeBG(torch.nn.Module):
-    """Holds the generator: the patcher sets attributes, `device` too, on the module it is given."""
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-
-
 class AnimeBGLoadModel(io.ComfyNode):
     """Style and precision to a model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema(
+        return host.schema(
             node_id="AnimeBGLoadModel",
             display_name="Load AnimeBG Model",
             category=CATEGORY,
@@ -133,7 +82,7 @@ class AnimeBGLoadModel(io.ComfyNode):
                         "your own .safetensors and .pth files from the folder models/animebg."
                     ),
                 ),
-                _advanced(
+                host.advanced(
                     io.Combo.Input(
                         "precision",
                         options=["auto", *_DTYPES],
@@ -168,11 +117,9 @@ class AnimeBGLoadModel(io.ComfyNode):
     def execute(cls, style: str, precision: str = "auto") -> io.NodeOutput:
         path = _in_model_folders(style)
         if path is None:
-            folder = Path(folder_paths.get_folder_paths(FOLDER)[0])
-            path = resolve_weights(_known(style).key, folder=folder, progress=_progress())
-        generator = load_generator(
-            path, device=comfy.model_management.unet_offload_device(), dtype=_dtype(precision)
-        )
+            folder = host.model_folder()
+            path = resolve_weights(_known(style).key, folder=folder, progress=host.progress())
+        generator = load_generator(path, device=host.offload_device(), dtype=_dtype(precision))
         return io.NodeOutput(LoadedModel(generator))
 
 
@@ -181,7 +128,7 @@ class AnimeBGApplyStyle(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return _schema(
+        return host.schema(
             node_id="AnimeBGApplyStyle",
             display_name="Apply AnimeBG Style",
             category=CATEGORY,
@@ -210,7 +157,7 @@ class AnimeBGApplyStyle(io.ComfyNode):
                         "image. An empty mask paints nothing."
                     ),
                 ),
-                _advanced(
+                host.advanced(
                     io.Float.Input(
                         "memory_limit_gb",
                         optional=True,
@@ -251,14 +198,14 @@ class AnimeBGApplyStyle(io.ComfyNode):
                     strength=strength,
                     mask=mask,
                     plan=plan,
-                    progress=_progress(),
+                    progress=host.progress(),
                 )
-                return io.NodeOutput(_intermediate(painted))
+                return io.NodeOutput(host.to_host(painted))
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not host.out_of_memory(error):
                     raise
             # Not above: while the error lives, its traceback holds the tensors of the failed try.
-            comfy.model_management.soft_empty_cache()
+            host.free_cache()
             plan = _smaller(plan, model, image, mask is not None)
 
 
@@ -266,7 +213,7 @@ class AnimeBGExtension(ComfyExtension):
     """The pack."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        _register_model_folder()
+        host.register_model_folder(SUFFIXES)
         return [AnimeBGLoadModel, AnimeBGApplyStyle]
 
 
@@ -306,59 +253,13 @@ def _smaller(plan: RunPlan, model: LoadedModel, image: torch.Tensor, masked: boo
     return plan_run(model.generator, height, width, budget=plan.peak_bytes * 3 // 4, masked=masked)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or the computer, had no room left."""
-    asked = getattr(comfy.model_management, "is_oom", None)
-    if asked is not None and asked(error):
-        return True
-    # Older hosts know one backend's class; the others and the main memory say it in words.
-    text = str(error).lower()
-    return any(words in text for words in _NO_ROOM)
-
-
-def _intermediate(image: torch.Tensor) -> torch.Tensor:
-    """The image where, and in the numbers in which, this host passes images between nodes."""
-    ask = getattr(comfy.model_management, "intermediate_dtype", None)
-    dtype = ask() if ask else torch.float32
-    return image.to(comfy.model_management.intermediate_device(), dtype)
-
-
-def _progress() -> Callable[[int, int], None]:
-    """Moves the node's bar, and raises as soon as the user has cancelled."""
-    bar = comfy.utils.ProgressBar(1000)
-
-    def report(done: int, total: int) -> None:
-        # Itself, since the bar looks for a cancel only when it redraws.
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(1000 * done // max(total, 1))
-
-    return report
-
-
 def _dtype(precision: str) -> torch.dtype:
     if precision != "auto":
         return _DTYPES[precision]
-    device = comfy.model_management.get_torch_device()
-    return torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
+    return torch.float16 if host.fp16_is_good() else torch.float32
 
 
 # --- Files ---
-
-
-def _register_model_folder() -> None:
-    """Make models/animebg a model folder, behind those that extra_model_paths.yaml named before."""
-    own = os.path.join(folder_paths.models_dir, FOLDER)
-    folder_paths.add_model_folder_path(FOLDER, own)
-    folders, extensions = folder_paths.folder_names_and_paths[FOLDER]
-    folder_paths.folder_names_and_paths[FOLDER] = (folders, {*extensions, *SUFFIXES})
-    with contextlib.suppress(OSError):  # it is there so that people find where files go
-        os.makedirs(own, exist_ok=True)
-
-
-def _files() -> list[str]:
-    """Checkpoints in the model folders, by their paths there."""
-    # What begins with a dot is a download that is not finished.
-    return [name for name in folder_paths.get_filename_list(FOLDER) if not name.startswith(".")]
 
 
 def _is_file_of(style: Style, name: str) -> bool:
@@ -367,17 +268,17 @@ def _is_file_of(style: Style, name: str) -> bool:
 
 def _options() -> list[str]:
     """The loader's values: the built-in styles' labels, then every other checkpoint."""
-    own = [n for n in _files() if not any(_is_file_of(s, n) for s in _STYLES.values())]
+    own = [n for n in host.model_files() if not any(_is_file_of(s, n) for s in _STYLES.values())]
     return [*_STYLES, *own]
 
 
 def _in_model_folders(option: str) -> Path | None:
     """The file of a loader's value in the model folders, if it is there."""
     style = _STYLES.get(option)
-    names = [n for n in _files() if (_is_file_of(style, n) if style else n == option)]
+    names = [n for n in host.model_files() if (_is_file_of(style, n) if style else n == option)]
     # A converted file first, as everywhere in this project.
     names.sort(key=lambda name: not name.endswith(SUFFIXES[0]))
-    return Path(folder_paths.get_full_path_or_raise(FOLDER, names[0])) if names else None
+    return host.model_path(names[0]) if names else None
 
 
 def _known(option: str) -> Style:
@@ -387,24 +288,9 @@ def _known(option: str) -> Style:
         StyleError: it is neither that nor a file, e.g. one that an old workflow names.
     """
     if option not in _STYLES:
-        folder = folder_paths.get_folder_paths(FOLDER)[0]
+        folder = host.model_folder()
         raise StyleError(
             f'there is no style "{option}": choose one of {", ".join(_options())}, '
             f"or put the file into {folder} and refresh the page's node definitions (key R)"
         )
     return _STYLES[option]
-
-
-# --- Schemas across host versions ---
-
-
-def _schema(**options: Any) -> io.Schema:
-    """The schema with those options that this host knows; older ones refuse the newer."""
-    known = {field.name for field in fields(io.Schema)}
-    return io.Schema(**{name: value for name, value in options.items() if name in known})
-
-
-def _advanced(widget: io.WidgetInput) -> io.WidgetInput:
-    """The widget, folded away where the host can do that; older constructors know no such thing."""
-    widget.extra_dict["advanced"] = True
-    return widget

@@ -140,8 +140,8 @@ def test_the_model_folder_joins_those_of_extra_model_paths(host, nodes, tmp_path
     folders.folder_names_and_paths.clear()
     # As extra_model_paths.yaml leaves it: a folder, and no extensions, which would list any file.
     folders.add_model_folder_path("animebg", str(tmp_path / "elsewhere"))
-    nodes._register_model_folder()
-    nodes._register_model_folder()
+    nodes.host.register_model_folder(nodes.SUFFIXES)
+    nodes.host.register_model_folder(nodes.SUFFIXES)
     paths, extensions = folders.folder_names_and_paths["animebg"]
     assert paths == [str(tmp_path / "elsewhere"), str(host.models / "animebg")]
     assert extensions == {".safetensors", ".pth"}
@@ -239,15 +239,16 @@ def test_the_image_leaves_as_the_host_passes_images(host, nodes, model):
     host.intermediate_device = torch.device("meta")
     assert nodes.AnimeBGApplyStyle.execute(model, image)[0].device.type == "meta"
     host.intermediate_device = torch.device("cpu")
-    delattr(nodes.comfy.model_management, "intermediate_dtype")  # as in 0.3.64
+    delattr(nodes.host.comfy.model_management, "intermediate_dtype")  # as in 0.3.64
     assert nodes.AnimeBGApplyStyle.execute(model, image)[0].dtype == torch.float32
 
 
-def test_nodes_py_names_no_device_and_keeps_no_model():
-    source = (ROOT / "nodes.py").read_text()
+@pytest.mark.parametrize("file", ["nodes.py", "host.py"])
+def test_the_hosts_side_names_no_device_and_keeps_no_model(file):
+    source = (ROOT / file).read_text()
     literals = re.findall(r"[\"'](cpu|cuda|mps|xpu|privateuseone|directml)\b", source)
     assert literals == []
-    assert not re.search(r"torch\.(cuda|mps|xpu|device)\b", source)
+    assert not re.search(r"torch\.(cuda|mps|xpu|device\()\b", source)
     assert not re.search(r"^(?:_\w*cache|_models?)\b", source, re.MULTILINE)
     assert "except Exception" not in source and "lru_cache" not in source
 

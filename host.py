@@ -1,0 +1,163 @@
+"""All that is asked of ComfyUI: memory, progress, cancel, folders, schemas across its versions.
+
+nodes.py has the nodes; nothing here knows of styles or widgets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from .animebg_core import Generator
+
+FOLDER = "animebg"  # the model folder's name in the host: models/animebg
+
+# How torch's allocators say it: graphics cards; a CPU on Linux and macOS, on Windows; DirectML.
+_NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory", "not enough gpu")
+
+
+# --- Memory ---
+
+
+class LoadedModel:
+    """What the loader hands on: a generator in the host's patcher, which moves it between devices.
+
+    Attributes:
+        patcher: where the host looks for it, for its accounts of the device's memory.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        # The host looks this class up when it starts and may have put another in its place.
+        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        self.patcher = patcher(
+            AnimeBG(generator),
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.unet_offload_device(),
+        )
+
+    @property
+    def generator(self) -> Generator:
+        """The network, on whichever device the host has it."""
+        return self.patcher.model.generator
+
+    def load(self, memory_required: int) -> None:
+        """Bring the weights to where they run, and make `memory_required` bytes free there."""
+        comfy.model_management.load_models_gpu(
+            [self.patcher], memory_required=memory_required, force_full_load=True
+        )
+        # A host that was told to keep models off the device moves only layers that it knows.
+        self.generator.to(self.patcher.load_device)
+
+    def free_memory(self) -> int:
+        """Bytes of the device that a run may take: what the host could give, less its reserve."""
+        # Newer patchers also count what the host would page out of other models.
+        ask = getattr(self.patcher, "get_free_memory", comfy.model_management.get_free_memory)
+        free = ask(self.patcher.load_device) - comfy.model_management.extra_reserved_memory()
+        return max(0, int(free))
+
+
+class AnimeBG(torch.nn.Module):
+    """Holds the generator: the patcher sets attributes, `device` too, on the module it is given."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the computer, had no room left."""
+    asked = getattr(comfy.model_management, "is_oom", None)
+    if asked is not None and asked(error):
+        return True
+    # Older hosts know one backend's class; the others and the main memory say it in words.
+    text = str(error).lower()
+    return any(words in text for words in _NO_ROOM)
+
+
+def to_host(image: torch.Tensor) -> torch.Tensor:
+    """The image where, and in the numbers in which, this host passes images between nodes."""
+    ask = getattr(comfy.model_management, "intermediate_dtype", None)
+    dtype = ask() if ask else torch.float32
+    return image.to(comfy.model_management.intermediate_device(), dtype)
+
+
+def free_cache() -> None:
+    """Give back what torch keeps for later: before a second try with less."""
+    comfy.model_management.soft_empty_cache()
+
+
+def offload_device() -> torch.device:
+    """Where networks lie that do not run."""
+    return comfy.model_management.unet_offload_device()
+
+
+def fp16_is_good() -> bool:
+    """Whether the device that runs networks is good at fp16, as the host sees it."""
+    return comfy.model_management.should_use_fp16(comfy.model_management.get_torch_device())
+
+
+def progress() -> Callable[[int, int], None]:
+    """Moves the node's bar, and raises as soon as the user has cancelled."""
+    bar = comfy.utils.ProgressBar(1000)
+
+    def report(done: int, total: int) -> None:
+        # Itself, since the bar looks for a cancel only when it redraws.
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(1000 * done // max(total, 1))
+
+    return report
+
+
+# --- Folders ---
+
+
+def register_model_folder(suffixes: Iterable[str]) -> None:
+    """Make models/animebg a model folder, behind those that extra_model_paths.yaml named before."""
+    own = os.path.join(folder_paths.models_dir, FOLDER)
+    folder_paths.add_model_folder_path(FOLDER, own)
+    folders, extensions = folder_paths.folder_names_and_paths[FOLDER]
+    folder_paths.folder_names_and_paths[FOLDER] = (folders, {*extensions, *suffixes})
+    with contextlib.suppress(OSError):  # it is there so that people find where files go
+        os.makedirs(own, exist_ok=True)
+
+
+def model_files() -> list[str]:
+    """Checkpoints in the model folders, by their paths there."""
+    # What begins with a dot is a download that is not finished.
+    return [name for name in folder_paths.get_filename_list(FOLDER) if not name.startswith(".")]
+
+
+def model_folder() -> Path:
+    """The first of the model folders: downloads go there."""
+    return Path(folder_paths.get_folder_paths(FOLDER)[0])
+
+
+def model_path(name: str) -> Path:
+    """The whole path of one of `model_files`."""
+    return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+
+
+# --- Schemas across host versions ---
+
+
+def schema(**options: Any) -> io.Schema:
+    """The schema with those options that this host knows; older ones refuse the newer."""
+    known = {field.name for field in fields(io.Schema)}
+    return io.Schema(**{name: value for name, value in options.items() if name in known})
+
+
+def advanced(widget: io.WidgetInput) -> io.WidgetInput:
+    """The widget, folded away where the host can do that; older constructors know no such thing."""
+    widget.extra_dict["advanced"] = True
+    return widget
