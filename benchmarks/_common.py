@@ -25,7 +25,7 @@ from torch import Tensor  # noqa: E402
 
 from animebg_core import Generator, RunPlan, plan_run  # noqa: E402
 from animebg_core.engine.plan import Level, _peak_bytes  # noqa: E402
-from animebg_core.files.weights import resolve_weights  # noqa: E402
+from animebg_core.files.resolve import resolve_weights  # noqa: E402
 from animebg_core.network.checkpoint import load_checkpoint, read_state  # noqa: E402
 
 DEMO_PHOTO = ROOT / "docs" / "images" / "demo-photo.jpg"

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from animebg_core.files.weights import WEIGHTS_DIR_VARIABLE, find_weights, resolve_weights
 
 from animebg_core.errors import StyleError, WeightsNotFoundError
 from animebg_core.files import weights
 from animebg_core.files.styles import DEFAULT_STYLE, STYLES, Style
-from animebg_core.files.weights import WEIGHTS_DIR_VARIABLE, find_weights, resolve_weights
 
 SHINKAI = STYLES["shinkai"]
 LITE = Style("shinkai-lite", "Makoto Shinkai (Lite)", "", "lite.safetensors", 1, "0" * 64, "MIT")

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import io
-import os
-import secrets
 import struct
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError
+from .whole import whole_file
 
 MAX_PIXELS = 1_000_000_000  # a larger picture is refused as a decompression bomb
 
@@ -206,28 +205,13 @@ def write_photo(photo: Photo, target: Path, *, quality: int) -> None:
         options["subsampling"] = 0  # painted edges are as sharp in colour as in light
     target.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(photo.pixels)
-    with _whole_file(target) as file:
+    with whole_file(target) as file:
         try:
             image.save(file, form.name, **options)
         except OSError:
             raise
         except Exception as error:  # Pillow's encoders raise many kinds
             raise ImageError(f"{form.name}: {error}") from error
-
-
-@contextmanager
-def _whole_file(target: Path) -> Generator[BinaryIO]:
-    """A file that takes `target`'s name once it is complete, and leaves nothing if that fails."""
-    part = target.with_name(f".animebg-{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        with part.open("x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())  # the name must not be on the disk before the bytes are
-        os.replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

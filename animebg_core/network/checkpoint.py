@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -15,8 +14,14 @@ from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnkn
 from torch import Tensor
 
 from ..errors import CheckpointError, OptionError
+<<<<<<< HEAD
 from ..files import weights
 from .design import LITE, design_of, expected_names, stage_table
+=======
+from ..files.resolve import resolve_weights
+from ..files.whole import flush_to_disk, part_file
+from .design import expected_names, is_lite, stage_table
+>>>>>>> e17dae6 (The command line and the search for weights, a file for each job; one way to write a whole file)
 from .generator import Generator
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -50,7 +55,7 @@ def load_generator(
         StyleError: an unknown style.
         WeightsError: the file is missing, cannot be downloaded, or is no checkpoint of this design.
     """
-    path = weights.resolve_weights(style_or_path, weights_dir=weights_dir, progress=progress)
+    path = resolve_weights(style_or_path, weights_dir=weights_dir, progress=progress)
     return load_checkpoint(path, device=device, dtype=dtype)
 
 
@@ -174,13 +179,10 @@ def convert(source: str | Path, target: str | Path) -> None:
     if Path(source).suffix.lower() == ".safetensors":
         with cast(Any, safe_open(source, "pt")) as file:
             metadata |= cast("dict[str, str] | None", file.metadata()) or {}
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        save_file(state, temporary, metadata=metadata)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with part_file(target) as part:
+        save_file(state, part, metadata=metadata)
+        with part.open("rb+") as file:
+            flush_to_disk(file.fileno())
 
 
 def published_names(blocks: int, *, up_norms: tuple[str, str] | None = None) -> dict[str, str]:

@@ -1,18 +1,17 @@
-"""Where a network's file lies, and how it gets there: find, download, verify, publish.
+"""How a published network gets onto this computer: download, verify, publish.
 
-Files only: nothing here opens a checkpoint. All traffic goes through huggingface_hub, so its cache,
-HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HOME and the proxy variables hold here as they do there.
+All traffic goes through huggingface_hub, so its cache, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE,
+HF_HOME and the proxy variables hold here as they do there.
 """
+
+from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import inspect
-import logging
 import os
 import shutil
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -20,79 +19,18 @@ from typing import Any, cast
 
 import huggingface_hub  # lazy: costs milliseconds here, and its parts load at their first use
 
-from ..errors import ChecksumError, DownloadError, StyleError, WeightsError, WeightsNotFoundError
-from .styles import LITE_STYLES, STYLES, Style
+from ..errors import ChecksumError, DownloadError, WeightsError, WeightsNotFoundError
+from .locate import SUFFIXES, find_in_folders, own_folders, pack_folder
+from .styles import LITE_STYLES, Style
+from .verify import difference, set_aside, verified_in_hub_cache
+from .whole import whole_file
 
 Progress = Callable[[int, int], None]
 
-WEIGHTS_DIR_VARIABLE = "ANIMEBG_WEIGHTS_DIR"
-SUFFIXES = (".safetensors", ".pth")
 # What a download into a model folder leaves unfinished lies below this name in that folder.
 STAGING = ".animebg-download"
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # Windows has no quota error
-
-_log = logging.getLogger(__name__)
-_looked_at: set[tuple[str, int, int]] = set()
-
-
-def find_weights(style: Style, weights_dir: Path | str | None = None) -> Path | None:
-    """The first file of `style` in the order of search, or None. Nothing is opened or downloaded.
-
-    Looked for under the published name, as .safetensors and then as .pth: in `weights_dir` and
-    then only there (a file is taken as it is), else in $ANIMEBG_WEIGHTS_DIR, in the pack's weights/
-    and in the hub's cache. What that cache holds is not verified yet; `resolve_weights` does that.
-    """
-    if weights_dir is not None:
-        place = _expanded(weights_dir)
-        return place if os.path.isfile(place) else _in_folders(style, place)
-    return _in_folders(style, *_own_folders()) or _in_hub_cache(style)
-
-
-def resolve_weights(
-    style_or_path: str | Path,
-    *,
-    weights_dir: Path | str | None = None,
-    download: bool = True,
-    folder: Path | None = None,
-    progress: Progress | None = None,
-) -> Path:
-    """The file to load for a style's key, or for the path of any .pth or .safetensors file.
-
-    Args:
-        style_or_path: a key of STYLES or LITE_STYLES, or a path.
-        weights_dir: where to look instead of everywhere else: a folder, or one file. Nothing is
-            downloaded then.
-        download: whether a missing file may be downloaded.
-        folder: a model folder, searched first and the target of a download. None: the hub's cache.
-        progress: as in `download_weights`.
-
-    Raises:
-        StyleError: neither a known key nor a path.
-        WeightsNotFoundError: no such file where it had to be, or `download` is False.
-        DownloadError, ChecksumError: as in `download_weights`.
-    """
-    style = STYLES.get(str(style_or_path)) or LITE_STYLES.get(str(style_or_path))
-    if style is None:
-        return _noted(_given_file(style_or_path))
-    if weights_dir is not None:
-        found = find_weights(style, weights_dir)
-        if found is None:
-            raise WeightsNotFoundError(
-                f"{_names(style)} was looked for in {_contents(_expanded(weights_dir))};"
-                " put it there or name another folder"
-            )
-        return _noted(found)
-    found = None if folder is None else _in_model_folder(style, folder)
-    found = found or _in_folders(style, *_own_folders())
-    if found is not None:
-        return _noted(found)
-    found = _verified_in_hub_cache(style)
-    if found is not None:
-        return found
-    if not download or not style.repository:
-        raise _missing(style)
-    return download_weights(style, folder=folder, progress=progress)
 
 
 def download_weights(
@@ -119,107 +57,21 @@ def download_weights(
         WeightsNotFoundError: the style belongs to the pack and is not to be downloaded.
     """
     if not style.repository:
-        raise _missing(style)
+        raise missing_error(style)
     if folder is None:
-        return _verified_in_hub_cache(style) or _fetch_verified(style, None, None, progress)
-    return _in_model_folder(style, folder) or _fetch_into(style, folder, progress)
+        return verified_in_hub_cache(style) or _fetch_verified(style, None, None, progress)
+    return find_in_model_folder(style, folder) or _fetch_into(style, folder, progress)
 
 
-# --- Finding ---
+# --- Into a model folder ---
 
 
-def _own_folders() -> Iterator[Path]:
-    """The folders that are searched for every style: the user's, then the pack's."""
-    named = os.environ.get(WEIGHTS_DIR_VARIABLE)
-    if named:
-        yield _expanded(named)
-    yield _pack_folder()
-
-
-def _expanded(path: Path | str) -> Path:
-    return Path(os.path.expanduser(path))  # Path.expanduser raises for an unknown ~user
-
-
-def _pack_folder() -> Path:
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "weights"  # in a wheel; a checkout and a ComfyUI pack have it at their root
-    return inside if inside.is_dir() else package.parent / "weights"
-
-
-def _in_folders(style: Style, *folders: Path) -> Path | None:
-    for folder in folders:
-        for suffix in SUFFIXES:
-            path = (folder / style.file).with_suffix(suffix)
-            if os.path.isfile(path):
-                return path
-    return None
-
-
-def _in_model_folder(style: Style, folder: Path) -> Path | None:
-    found = _in_folders(style, folder)
+def find_in_model_folder(style: Style, folder: Path) -> Path | None:
+    """The file of `style` in the model folder that downloads go to."""
+    found = find_in_folders(style, [folder])
     if found is not None:
         _clear_staging(style, folder)  # of a process that was killed after it had published
     return found
-
-
-def _in_hub_cache(style: Style) -> Path | None:
-    if not style.repository:
-        return None
-    try:
-        cached = huggingface_hub.try_to_load_from_cache(style.repository, style.file)
-    except OSError:  # a cache that cannot be read
-        return None
-    return Path(cached) if isinstance(cached, str) else None
-
-
-def _verified_in_hub_cache(style: Style) -> Path | None:
-    path = _in_hub_cache(style)
-    if path is None:
-        return None
-    wrong = _difference(path, style)
-    if wrong is None:
-        return path
-    _set_aside(path, wrong)
-    return None
-
-
-def _given_file(style_or_path: str | Path) -> Path:
-    path = _expanded(style_or_path)
-    if os.path.isfile(path):
-        return path
-    if (
-        isinstance(style_or_path, str)
-        and path.name == style_or_path
-        and path.suffix not in SUFFIXES
-    ):
-        keys = ", ".join([*STYLES, *LITE_STYLES])
-        raise StyleError(
-            f'unknown style "{style_or_path}": choose one of {keys},'
-            " or give the path of a .pth or .safetensors file"
-        )
-    if os.path.isdir(path):
-        raise WeightsNotFoundError(f"{path} is a folder: name one .pth or .safetensors file in it")
-    raise WeightsNotFoundError(f"{path.name} was looked for in {_contents(path.parent)}")
-
-
-def _noted(path: Path) -> Path:
-    """`path`, after one warning if it has the name of a published file but other bytes.
-
-    A .safetensors file is somebody's conversion and differs by nature.
-    """
-    published = [style for style in STYLES.values() if style.file == path.name]
-    with contextlib.suppress(OSError):  # whoever loads the file says what is wrong with it
-        found = path.stat()
-        seen = (str(path), found.st_size, found.st_mtime_ns)
-        if published and seen not in _looked_at:
-            wrong = _difference(path, published[0])
-            if wrong:
-                _log.warning("%s is not the published file (%s); it is used as it is", path, wrong)
-            _looked_at.add(seen)
-    return path
-
-
-# --- Downloading ---
 
 
 def _fetch_into(style: Style, folder: Path, progress: Progress | None) -> Path:
@@ -248,17 +100,11 @@ def _clear_staging(style: Style, folder: Path) -> None:
 
 def _publish(verified: Path, target: Path, staging: Path) -> None:
     """Copy, then rename: a copy has ordinary permissions, and leaves other readers undisturbed."""
-    part = staging / f"{uuid.uuid4().hex}.part"
-    try:
-        with verified.open("rb") as source, part.open("xb") as copy:
-            shutil.copyfileobj(source, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
-        if not os.path.lexists(target):
-            os.replace(part, target)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    with (
+        verified.open("rb") as source,
+        whole_file(target, folder=staging, replace=False) as copy,
+    ):
+        shutil.copyfileobj(source, copy)
 
 
 def _fetch_verified(
@@ -273,12 +119,12 @@ def _fetch_verified(
         if isinstance(error, Exception):
             raise _download_error(style, folder, error) from error
         path = outcome.result()
-        wrong = _difference(path, style)
+        wrong = difference(path, style)
         if wrong is None:
             if progress is not None:
                 progress(style.size, style.size)
             return path
-        aside = _set_aside(path, wrong)
+        aside = set_aside(path, wrong)
     raise ChecksumError(
         f"{style.file} came twice from {_url(style)} and is not the published file ({wrong});"
         f" it was set aside as {aside}: try again later, or {_by_hand(style, folder)}"
@@ -388,60 +234,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-# --- Verifying ---
-
-
-def _difference(path: Path, style: Style) -> str | None:
-    """How a file differs from the published one, in words, or None. Raises nothing."""
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size != style.size:
-                return f"{size:,} bytes instead of {style.size:,}"
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        return f"it cannot be read: {error.strerror}"
-    if digest.hexdigest() != style.sha256:
-        return f"SHA-256 {digest.hexdigest()[:16]}... instead of {style.sha256[:16]}..."
-    return None
-
-
-def _set_aside(path: Path, wrong: str) -> Path:
-    """Rename a wrong file in a cache, so that neither this package nor the hub ever takes it."""
-    try:
-        real = path.resolve(strict=True)
-        aside = real.with_name(f"{real.name}.corrupt")
-        os.replace(real, aside)
-        path.unlink(missing_ok=True)  # the snapshot's link, which now leads nowhere
-    except OSError:  # another process was faster, or the cache is read-only: unused all the same
-        return path
-    _log.warning("%s is not the published file (%s): set aside as %s", path.name, wrong, aside)
-    return aside
-
-
 # --- What the user is told ---
-
-
-def _names(style: Style) -> str:
-    """The file names that a style may have, e.g. "shinkai_makoto.pth (or .safetensors)"."""
-    others = [suffix for suffix in SUFFIXES if suffix != Path(style.file).suffix]
-    return f"{style.file} (or {', '.join(others)})"
-
-
-def _contents(folder: Path) -> str:
-    """A folder and the first few names in it, sorted."""
-    try:
-        names = sorted(entry.name for entry in folder.iterdir())
-    except FileNotFoundError:
-        return f"{folder}, which does not exist"
-    except OSError as error:
-        return f"{folder}, which cannot be read ({error.strerror})"
-    if not names:
-        return f"{folder}, which is empty"
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"{folder}, where there is only: {', '.join(names[:10])}{more}"
 
 
 def _url(style: Style) -> str:
@@ -449,25 +242,14 @@ def _url(style: Style) -> str:
 
 
 def _by_hand(style: Style, folder: Path | None) -> str:
-    place = folder or next(_own_folders())
+    place = folder or next(own_folders())
     advice = f"download {_url(style)} by hand and put it into {place}"
-    shipped = [lite.key for lite in LITE_STYLES.values() if _in_folders(lite, *_own_folders())]
+    shipped = [lite.key for lite in LITE_STYLES.values() if find_in_folders(lite, own_folders())]
     if not shipped:
         return advice
     lite = f"{style.key}-lite"
     return (
         f"{advice}, or use the style {lite if lite in shipped else shipped[0]}, which works offline"
-    )
-
-
-def _missing(style: Style) -> WeightsNotFoundError:
-    if not style.repository:
-        return WeightsNotFoundError(
-            f"{style.file} belongs to this package but is not in {_pack_folder()}: install it again"
-        )
-    return WeightsNotFoundError(
-        f"{_names(style)} is not installed: run `animebg download {style.key}`,"
-        f" or {_by_hand(style, None)}"
     )
 
 
@@ -513,3 +295,21 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _status(error: BaseException) -> int | None:
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
+
+
+def missing_error(style: Style) -> WeightsNotFoundError:
+    """What to do about a file that is nowhere and not to be downloaded."""
+    if not style.repository:
+        return WeightsNotFoundError(
+            f"{style.file} belongs to this package but is not in {pack_folder()}: install it again"
+        )
+    return WeightsNotFoundError(
+        f"{file_names(style)} is not installed: run `animebg download {style.key}`,"
+        f" or {_by_hand(style, None)}"
+    )
+
+
+def file_names(style: Style) -> str:
+    """The file names that a style may have, e.g. "shinkai_makoto.pth (or .safetensors)"."""
+    others = [suffix for suffix in SUFFIXES if suffix != Path(style.file).suffix]
+    return f"{style.file} (or {', '.join(others)})"

@@ -1,0 +1,125 @@
+"""Options that commands share: their values, checked as they are parsed, and what they choose."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import re
+
+import torch
+
+from ..errors import OptionError
+from ..files.styles import DEFAULT_STYLE, LITE_STYLES, STYLES
+from ..network.checkpoint import load_generator
+from ..network.generator import Generator
+from .terminal import DownloadBar
+
+_log = logging.getLogger(__name__)
+
+_PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Which network paints, where, and in how much memory; `load_network` reads them."""
+    add = parser.add_argument
+    known = ", ".join([*STYLES, *LITE_STYLES])
+    add(
+        "--style",
+        default=DEFAULT_STYLE,
+        metavar="KEY_OR_PATH",
+        help=f"{known}, or a checkpoint file (default: %(default)s)",
+    )
+    devices, precisions = ("auto", "cpu", "cuda", "mps"), ("auto", *_PRECISIONS)
+    add("--device", choices=devices, default="auto", help="auto: the fastest there is")
+    add("--precision", choices=precisions, default="auto", help="auto: fp16 on cuda, else fp32")
+    size = "such as 2GB (default: what is free)"
+    add("--memory-limit", type=byte_count, metavar="SIZE", help=size)
+    add("--weights-dir", metavar="DIR", help="look for networks only here")
+
+
+def add_strength_option(parser: argparse.ArgumentParser) -> None:
+    """How much of the painting is mixed in."""
+    text = "0 (photo) to 1 (default)"
+    parser.add_argument("--strength", type=_strength, default=1.0, metavar="F", help=text)
+
+
+def _number(text: str, low: float, high: float, wanted: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:  # NaN too
+        raise argparse.ArgumentTypeError(f"wanted {wanted}, got {text!r}")
+    return value
+
+
+def _strength(text: str) -> float:
+    return _number(text, 0, 1, "0 to 1")
+
+
+def whole_number(text: str, low: int, high: float, wanted: str) -> int:
+    """A whole number from `low` to `high`; `wanted` says so to the user."""
+    value = _number(text, low, high, wanted)
+    if not value.iswhole_number():
+        raise argparse.ArgumentTypeError(f"wanted {wanted}, got {text!r}")
+    return int(value)
+
+
+def pixels(text: str) -> int:
+    """A side of a picture."""
+    return whole_number(text, 1, 1e9, "a whole number of pixels")
+
+
+def quality(text: str) -> int:
+    """What JPEG and WebP call it."""
+    return whole_number(text, 1, 100, "1 to 100")
+
+
+def byte_count(text: str) -> int:
+    """Bytes in "2GB" (10^9), "2GiB" (2^30), "512MB" or "1000000"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:([kmgt])(i?))?b?", text.strip().lower())
+    if not match:
+        raise argparse.ArgumentTypeError(f"wanted a size like 2GB or 512MiB, got {text!r}")
+    base = 1024 if match[3] else 1000
+    value = int(float(match[1]) * base ** (" kmgt".index(match[2] or " ")))
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"wanted more than 0 bytes, got {text!r}")
+    return value
+
+
+def load_network(args: argparse.Namespace) -> Generator:
+    """The network that the options choose; a download shows a bar.
+
+    Raises:
+        OptionError, StyleError, WeightsError: there is no such device, style or file.
+    """
+    device = _device(args.device)
+    dtype = _dtype(args.precision, device)
+    generator = load_generator(
+        args.style,
+        weights_dir=args.weights_dir,
+        device=device,
+        dtype=dtype,
+        progress=DownloadBar(args.style),
+    )
+    _log.debug("style %s on %s, %s", args.style, device, dtype)
+    return generator
+
+
+def _device(name: str) -> torch.device:
+    """The device that `--device` names; auto is the fastest there is."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    there = {"cuda": cuda, "mps": mps, "cpu": True}
+    if name == "auto":
+        name = next(kind for kind in there if there[kind])
+    if not there[name]:
+        raise OptionError(f"--device {name}: this torch finds none, try --device auto")
+    return torch.device(name)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type that `--precision` names; auto is fp16 where it is faster and safe, on cuda."""
+    if name == "auto":
+        name = "fp16" if device.type == "cuda" else "fp32"
+    return _PRECISIONS[name]

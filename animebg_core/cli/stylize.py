@@ -1,0 +1,157 @@
+"""`animebg stylize`: photos, and folders of them, painted one after the other."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ..errors import AnimeBGError, ImageError, MaskError
+from ..files.photos import MAX_PIXELS, Photo, fitted, read_mask, read_photo, write_photo
+from ..painter import Painter
+from .jobs import Job, make_folder, plan_jobs
+from .options import add_network_options, add_strength_option, load_network, pixels, quality
+from .terminal import Bar, clear_line, result, say
+
+HELP = "Paint photos, or folders of them."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Photos, where to, and how."""
+    add = parser.add_argument
+    add("photos", nargs="+", metavar="PHOTO", help="a photo, or a folder to walk")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE_OR_FOLDER",
+        help="for one photo a file named .jpg, .png, .webp, .tif or .bmp; else a folder",
+    )
+    add_network_options(parser)
+    add_strength_option(parser)
+    add("--mask", type=Path, metavar="FILE", help="paint only where this picture is white")
+    add("--longest", type=pixels, metavar="N", help="first shrink the longer side to N pixels")
+    add("--quality", type=quality, default=95, metavar="N", help="of JPEG and WebP (default: 95)")
+    add("--overwrite", action="store_true", help="paint again what is finished")
+    add("--verbose", action="store_true", help="say what is chosen")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Paint what is not painted yet; returns the exit status."""
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice that, and warns below
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    report = Report()
+    jobs = plan_jobs(args.photos, args.output, args.mask, report.failure)
+    todo = [job for job in jobs if args.overwrite or not job.target.exists()]
+    if len(todo) < len(jobs):
+        say(f"{len(jobs) - len(todo)} finished before, left as they are (see --overwrite)")
+    if todo:
+        make_folder(todo[0].target.parent)
+        painter = Painter(load_network(args), args.strength, _mask(args.mask), args.memory_limit)
+        report.total = len(todo)
+        _paint_all(todo, painter, report, longest=args.longest, quality=args.quality)
+    if report.failed and len(jobs) > 1:
+        say(f"{report.finished} painted, {report.failed} failed")
+    return 1 if report.failed else 0
+
+
+class Report:
+    """Counts what became of the photos, and says so: a line for each, and a bar in between."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.finished = 0
+        self.failed = 0
+        self.bar = Bar()
+
+    def success(self, job: Job) -> None:
+        """`job.target` is complete."""
+        self.finished += 1
+        if self.bar.visible:
+            clear_line()
+        else:
+            say(f"{self.finished} of {self.total}: {job.source}")
+        result(str(job.target))
+
+    def failure(self, source: str | Path, reason: object) -> None:
+        """`source` came to nothing; the others go on."""
+        self.failed += 1
+        say(f"{source}: {reason}")
+
+    def progress(self, index: int, job: Job, done: int, total: int) -> None:
+        """Of the photo `job`, number `index` from 0, `done` of `total` is painted."""
+        share = done / total
+        text = f"{index}/{self.total} photos, {share:.0%} of {job.source.name}"
+        self.bar.show((index + share) / self.total, text)
+
+
+def _mask(path: Path | None) -> torch.Tensor | None:
+    if path is None:
+        return None
+    try:
+        return torch.as_tensor(read_mask(path))[None]
+    except ImageError as error:
+        raise MaskError(f"--mask {path}: {error}") from error
+
+
+def _paint_all(
+    jobs: Sequence[Job], painter: Painter, report: Report, *, longest: int | None, quality: int
+) -> None:
+    """Read, paint and write every job; meanwhile the next is read and the last one written.
+
+    At most three photos are in memory, one at each step.
+    """
+
+    def read(job: Job) -> Photo:
+        return fitted(read_photo(job.source, longest=longest), job.target)
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        ahead = reader.submit(read, jobs[0])
+        written: tuple[Job, Future[None]] | None = None
+        try:
+            for index, job in enumerate(jobs):
+                try:
+                    photo = ahead.result()
+                except ImageError as error:
+                    photo = None
+                    report.failure(job.source, error)
+                if index + 1 < len(jobs):
+                    ahead = reader.submit(read, jobs[index + 1])
+                if photo is None:
+                    continue
+                for note in photo.notes:
+                    say(f"{job.source}: {note}")
+                try:
+                    result_pixels = painter.paint(
+                        photo.pixels, progress=partial(report.progress, index, job)
+                    )
+                except (AnimeBGError, MemoryError) as error:
+                    report.failure(job.source, error or "out of memory")
+                    continue
+                _settle(written, report)
+                painted = dataclasses.replace(photo, pixels=result_pixels)
+                written = job, writer.submit(write_photo, painted, job.target, quality=quality)
+        finally:
+            # Interrupted or not, a photo that is being written is finished and counted.
+            _settle(written, report)
+
+
+def _settle(written: tuple[Job, Future[None]] | None, report: Report) -> None:
+    """Wait until a photo is written, and report it."""
+    if written is None:
+        return
+    job, future = written
+    try:
+        future.result()
+    except (AnimeBGError, OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error or "out of memory"
+        report.failure(job.source, f"{job.target} cannot be written: {reason}")
+    else:
+        report.success(job)
