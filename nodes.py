@@ -23,13 +23,9 @@ from .animebg_core import (
     plan_run,
     stylize,
 )
-<<<<<<< HEAD
-from .animebg_core.files.weights import SUFFIXES, find_weights, resolve_weights
-from .host import LoadedModel
-=======
 from .animebg_core.files.locate import SUFFIXES, find_weights
 from .animebg_core.files.resolve import resolve_weights
->>>>>>> e17dae6 (The command line and the search for weights, a file for each job; one way to write a whole file)
+from .host import LoadedModel
 
 CATEGORY = "AnimeBG"
 AnimeBGModel = io.Custom("ANIMEBG_MODEL")

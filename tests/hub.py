@@ -313,7 +313,7 @@ def _inject(fail: Fail) -> None:
         Path.open = unwritable
 
 
-def _do(job: dict, weights, style_class) -> Iterator[tuple[str, object]]:
+def _do(job: dict, download, resolve, style_class) -> Iterator[tuple[str, object]]:
     """The fields of an Outcome."""
     style = style_class(**job["style"])
     folder = Path(job["folder"]) if job["folder"] else None
@@ -335,10 +335,10 @@ def _do(job: dict, weights, style_class) -> Iterator[tuple[str, object]]:
 
     try:
         if job["resolve"]:
-            weights.STYLES = {style.key: style}
-            path = weights.resolve_weights(style.key, folder=folder, progress=progress)
+            resolve.STYLES = {style.key: style}
+            path = resolve.resolve_weights(style.key, folder=folder, progress=progress)
         else:
-            path = weights.download_weights(style, folder=folder, progress=progress)
+            path = download.download_weights(style, folder=folder, progress=progress)
         yield "path", str(path)
     except Exception as error:  # noqa: BLE001 - the test looks at it
         yield "error", type(error).__name__
@@ -362,7 +362,7 @@ def _main() -> None:
     _ = huggingface_hub.hf_hub_download
     huggingface_hub.logging.set_verbosity(logging.CRITICAL)
 
-    from animebg_core.files import weights
+    from animebg_core.files import download, resolve
     from animebg_core.files.styles import Style
 
     pause = time.sleep
@@ -373,7 +373,7 @@ def _main() -> None:
         pid = os.fork()
         if pid == 0:
             unfinished = Path(result).with_suffix(".writing")
-            unfinished.write_text(json.dumps(dict(_do(job, weights, Style))))
+            unfinished.write_text(json.dumps(dict(_do(job, download, resolve, Style))))
             unfinished.rename(result)
             os._exit(0)
         sys.stdout.write(f"{pid}\n")

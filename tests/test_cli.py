@@ -16,8 +16,9 @@ from PIL import ExifTags, Image, ImageCms
 from safetensors.torch import load_file
 
 import animebg_core
-from animebg_core import cli, painter
-from animebg_core.cli import main
+from animebg_core import painter
+from animebg_core.cli import download, jobs, main, options, terminal
+from animebg_core.cli.stylize import Report
 from animebg_core.files import photos
 
 ORIENTATION = 274
@@ -554,15 +555,15 @@ def test_a_device_that_is_not_there_is_refused(fails, tmp_path, monkeypatch):
     source = saved(tmp_path / "a.png")
     # The last --device counts; the fixture's would come later.
     with pytest.raises(animebg_core.OptionError, match="--device cuda"):
-        cli._device("cuda")
-    assert cli._device("auto").type in ("cpu", "mps")
+        options._device("cuda")
+    assert options._device("auto").type in ("cpu", "mps")
     assert source.exists()
 
 
 def test_auto_precision_is_half_only_on_cuda():
-    assert cli._dtype("auto", torch.device("cuda")) == torch.float16
-    assert cli._dtype("auto", torch.device("cpu")) == torch.float32
-    assert cli._dtype("bf16", torch.device("cpu")) == torch.bfloat16
+    assert options._dtype("auto", torch.device("cuda")) == torch.float16
+    assert options._dtype("auto", torch.device("cpu")) == torch.float32
+    assert options._dtype("bf16", torch.device("cpu")) == torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -570,7 +571,7 @@ def test_auto_precision_is_half_only_on_cuda():
     [("2GB", 2 * 10**9), ("1.5 GiB", 3 * 2**29), ("512mb", 512 * 10**6), ("1000000", 10**6)],
 )
 def test_memory_sizes(text, size):
-    assert cli._bytes(text) == size
+    assert options.byte_count(text) == size
 
 
 def test_an_unknown_style_is_one_line_and_status_2(tmp_path, capsys):
@@ -629,7 +630,7 @@ def test_download_fetches_all_four_or_the_named_ones(tmp_path, monkeypatch, caps
         progress(10, 10)
         return tmp_path / f"{key}.pth"
 
-    monkeypatch.setattr(cli, "resolve_weights", resolve)
+    monkeypatch.setattr(download, "resolve_weights", resolve)
     assert main(["download", "hosoda"]) == 0
     assert main(["download"]) == 1
     assert asked == ["hosoda", *animebg_core.STYLES]
@@ -750,15 +751,15 @@ def test_the_bar_shows_photos_share_and_time_left(monkeypatch):
         def isatty(self):
             return True
 
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    report = cli._Report()
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    report = Report()
     report.total = 4
     clock = iter((100.0, 130.0))
-    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
-    job = cli.Job(Path("a/photo.jpg"), Path("b/photo.jpg"))
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    job = jobs.Job(Path("a/photo.jpg"), Path("b/photo.jpg"))
     report.progress(1, job, 0, 2)
     report.progress(1, job, 1, 2)
-    shown = terminal.getvalue().split("\r")[-1]
+    shown = screen.getvalue().split("\r")[-1]
     # An eighth took 30 seconds, five eighths are left.
     assert "[#######             ] 1/4 photos, 50% of photo.jpg, 0:02:30 left" in shown

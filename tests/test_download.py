@@ -15,9 +15,9 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from animebg_core.files.weights import STAGING
 from hub import FORBIDDEN, FULL, Child, Downloads, Fail, Fault, Hub, Job, Outcome
 
+from animebg_core.files.download import STAGING
 from animebg_core.files.styles import Style
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from animebg_core.files.weights import WEIGHTS_DIR_VARIABLE, find_weights, resolve_weights
 
 from animebg_core.errors import StyleError, WeightsNotFoundError
-from animebg_core.files import weights
+from animebg_core.files import download, locate, resolve, verify
+from animebg_core.files.locate import WEIGHTS_DIR_VARIABLE, find_weights
+from animebg_core.files.resolve import resolve_weights
 from animebg_core.files.styles import DEFAULT_STYLE, STYLES, Style
 
 SHINKAI = STYLES["shinkai"]
@@ -33,15 +34,17 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
     for folder in dataclasses.astuple(found):
         folder.mkdir()
     monkeypatch.setenv(WEIGHTS_DIR_VARIABLE, str(found.named))
-    monkeypatch.setattr(weights, "_pack_folder", lambda: found.pack)
+    monkeypatch.setattr(locate, "pack_folder", lambda: found.pack)
+    monkeypatch.setattr(download, "pack_folder", lambda: found.pack)
 
     def in_hub_cache(style: Style) -> Path | None:
         path = found.cache / style.file
         return path if path.exists() else None
 
-    monkeypatch.setattr(weights, "_in_hub_cache", in_hub_cache)
-    monkeypatch.setattr(weights, "_fetch", lambda *_: pytest.fail("a download was begun"))
-    monkeypatch.setattr(weights, "_looked_at", set())
+    monkeypatch.setattr(locate, "find_in_hub_cache", in_hub_cache)
+    monkeypatch.setattr(verify, "find_in_hub_cache", in_hub_cache)
+    monkeypatch.setattr(download, "_fetch", lambda *_: pytest.fail("a download was begun"))
+    monkeypatch.setattr(resolve, "_looked_at", set())
     return found
 
 
@@ -202,11 +205,12 @@ def test_without_a_download_the_error_says_how_to_get_the_file(places: Places) -
 def test_a_shipped_network_is_found_and_never_downloaded(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "LITE_STYLES", {LITE.key: LITE})
+    for module in (download, resolve):
+        monkeypatch.setattr(module, "LITE_STYLES", {LITE.key: LITE})
     with pytest.raises(WeightsNotFoundError, match="belongs to this package"):
         resolve_weights("shinkai-lite")
     with pytest.raises(WeightsNotFoundError, match="belongs to this package"):
-        weights.download_weights(LITE)
+        download.download_weights(LITE)
     path = put(places.pack, LITE.file)
     assert resolve_weights("shinkai-lite") == path
 
@@ -214,7 +218,8 @@ def test_a_shipped_network_is_found_and_never_downloaded(
 def test_a_shipped_network_is_offered_where_a_download_failed(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "LITE_STYLES", {LITE.key: LITE})
+    for module in (download, resolve):
+        monkeypatch.setattr(module, "LITE_STYLES", {LITE.key: LITE})
     for key in ("shinkai", "kon"):
         with pytest.raises(WeightsNotFoundError) as caught:
             resolve_weights(key, download=False)
@@ -251,7 +256,7 @@ def test_the_published_bytes_and_conversions_bring_no_warning(
 ) -> None:
     digest = hashlib.sha256(b"published").hexdigest()
     style = dataclasses.replace(SHINKAI, size=9, sha256=digest)
-    monkeypatch.setattr(weights, "STYLES", {"shinkai": style})
+    monkeypatch.setattr(resolve, "STYLES", {"shinkai": style})
     put(places.named, content=b"published")
     with caplog.at_level(logging.WARNING):
         resolve_weights("shinkai")
@@ -268,13 +273,13 @@ def test_the_published_bytes_and_conversions_bring_no_warning(
 
 
 def test_the_import_loads_no_part_of_huggingface_hub() -> None:
-    package = Path(weights.__file__).parent
+    package = Path(resolve.__file__).parent.parent
     script = (
         "import sys, types\n"
         "package = types.ModuleType('animebg_core')\n"
         f"package.__path__ = [{str(package)!r}]\n"
         "sys.modules['animebg_core'] = package\n"
-        "import animebg_core.files.weights\n"
+        "import animebg_core.files.resolve\n"
         "print([name for name in sys.modules if name.startswith('huggingface_hub.')])\n"
     )
     done = subprocess.run(

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from animebg_core import STYLES
+from animebg_core.files.whole import whole_file
 from animebg_core.network.checkpoint import published_names
 from animebg_core.network.design import NORM_EPS, Stage, lite_table, stage_table
 
@@ -286,20 +287,19 @@ class Run:
 
     def save(self) -> None:
         """Write the state; a half-written one is never seen under its name."""
-        temporary = self.folder / "state.tmp"
-        torch.save(
-            {
-                "values": {name: value.detach() for name, value in self.values.items()},
-                "average": self.average,
-                "muon": self.muon.state_dict(),
-                "adam": self.adam.state_dict(),
-                "step": self.step,
-                "history": self.history,
-                "options": asdict(self.options),
-            },
-            temporary,
-        )
-        temporary.replace(self.folder / "state.pt")
+        with whole_file(self.folder / "state.pt") as file:
+            torch.save(
+                {
+                    "values": {name: value.detach() for name, value in self.values.items()},
+                    "average": self.average,
+                    "muon": self.muon.state_dict(),
+                    "adam": self.adam.state_dict(),
+                    "step": self.step,
+                    "history": self.history,
+                    "options": asdict(self.options),
+                },
+                file,
+            )
         (self.folder / "history.json").write_text(json.dumps(self.history, indent=1))
 
     def choose(self, step: int) -> int:

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from animebg_core import STYLES, Generator, load_generator, stylize
+from animebg_core.files.whole import whole_file
 
 from .data import photos, scaled, to_input, to_pixels
 from .network import run_maps
@@ -110,9 +111,8 @@ class Published:
             tensors = dict(self.teacher(style).named_parameters())
             picture = run_maps(self.teacher(style).stages, tensors, to_input(photo))["output"]
             painted = to_pixels(picture)[: photo.shape[0], : photo.shape[1]]
-            temporary = kept.with_suffix(".tmp.npy")
-            np.save(temporary, np.stack((photo, painted)))
-            temporary.replace(kept)  # a half-written file is never seen under its name
+            with whole_file(kept) as file:
+                np.save(file, np.stack((photo, painted)))
         photo, painted = np.load(kept)
         return photo, painted
 

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from animebg_core import STYLES, Generator, load_generator
+from animebg_core.files.whole import part_file
 
 from .data import Variant, cut, photos, to_input, to_pixels, variants
 from .network import run_maps
@@ -156,9 +157,8 @@ class Lessons:
         self._write(self.folder / "directions.safetensors", held)
 
     def _write(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        temporary = path.with_suffix(".tmp")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-        temporary.replace(path)
+        with part_file(path) as part:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
 
 
 def style_of(number: int) -> str:

@@ -59,7 +59,7 @@ def _found(given: Path, root: Path, failure: Failure) -> Iterator[tuple[Path, Pa
         return
 
     def unlisted(error: OSError) -> None:
-        failure(error.filename, error.strerror)
+        failure(str(error.filename), error.strerror or str(error))
 
     for folder, folders, files in os.walk(given, onerror=unlisted):
         shown = sorted(name for name in folders if not name.startswith("."))

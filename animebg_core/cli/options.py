@@ -61,7 +61,7 @@ def _strength(text: str) -> float:
 def whole_number(text: str, low: int, high: float, wanted: str) -> int:
     """A whole number from `low` to `high`; `wanted` says so to the user."""
     value = _number(text, low, high, wanted)
-    if not value.iswhole_number():
+    if not value.is_integer():
         raise argparse.ArgumentTypeError(f"wanted {wanted}, got {text!r}")
     return int(value)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 # What a file system says that cannot flush to its disk: some mounts of shares and of phones. The
 # bytes are written all the same, only when is not known.
@@ -18,6 +19,18 @@ _CANNOT_FLUSH = {
     errno.ENOTSUP,
     getattr(errno, "EOPNOTSUPP", errno.ENOTSUP),
 }
+
+
+class _Writer(io.BufferedRandom):
+    """A file that is written through Python alone, which raises when a write comes short.
+
+    An encoder in C that is shown the descriptor writes to it itself, and Pillow's drop what did
+    not fit: on a full disk the file would be cut and nobody told.
+    """
+
+    def fileno(self) -> int:
+        """None is shown."""
+        raise io.UnsupportedOperation("written through Python alone")
 
 
 @contextmanager
@@ -35,12 +48,14 @@ def whole_file(
         replace: False leaves a file that has got the name by then, and drops the new one.
 
     Raises:
-        OSError: the file cannot be written, flushed or renamed.
+        OSError: the file cannot be written in full, flushed or renamed.
     """
-    with part_file(target, folder=folder, replace=replace) as part, part.open("x+b") as file:
-        yield file
-        file.flush()
-        flush_to_disk(file.fileno())
+    with (
+        part_file(target, folder=folder, replace=replace) as part,
+        part.open("x+b", buffering=0) as raw,
+        _Writer(cast(io.RawIOBase, raw)) as file,
+    ):
+        yield cast(BinaryIO, file)
 
 
 @contextmanager
@@ -53,6 +68,7 @@ def part_file(target: Path, *, folder: Path | None = None, replace: bool = True)
     part = (folder or target.parent) / name
     try:
         yield part
+        _flush_to_disk(part)
         if replace or not os.path.lexists(target):
             os.replace(part, target)
         else:
@@ -63,16 +79,14 @@ def part_file(target: Path, *, folder: Path | None = None, replace: bool = True)
         raise
 
 
-def flush_to_disk(descriptor: int) -> None:
-    """Wait until what was written is on the disk, where the file system can say.
+def _flush_to_disk(path: Path) -> None:
+    """Wait until a file is on the disk, where the file system can say.
 
-    Without, a name could be on the disk before its bytes are, and be empty after a power cut.
-
-    Raises:
-        OSError: the disk is full, or broken: the bytes are not there.
+    Without, its name could be on the disk before its bytes are, and be empty after a power cut.
     """
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _CANNOT_FLUSH:
-            raise
+    with path.open("r+b") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _CANNOT_FLUSH:
+                raise

@@ -14,14 +14,9 @@ from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnkn
 from torch import Tensor
 
 from ..errors import CheckpointError, OptionError
-<<<<<<< HEAD
-from ..files import weights
-from .design import LITE, design_of, expected_names, stage_table
-=======
 from ..files.resolve import resolve_weights
-from ..files.whole import flush_to_disk, part_file
-from .design import expected_names, is_lite, stage_table
->>>>>>> e17dae6 (The command line and the search for weights, a file for each job; one way to write a whole file)
+from ..files.whole import part_file
+from .design import LITE, design_of, expected_names, stage_table
 from .generator import Generator
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -181,8 +176,6 @@ def convert(source: str | Path, target: str | Path) -> None:
             metadata |= cast("dict[str, str] | None", file.metadata()) or {}
     with part_file(target) as part:
         save_file(state, part, metadata=metadata)
-        with part.open("rb+") as file:
-            flush_to_disk(file.fileno())
 
 
 def published_names(blocks: int, *, up_norms: tuple[str, str] | None = None) -> dict[str, str]:
