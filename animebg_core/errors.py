@@ -17,6 +17,10 @@ class ImageError(AnimeBGError, ValueError):
     """An image, as a tensor or as a file, that cannot be used."""
 
 
+class VideoError(AnimeBGError, ValueError):
+    """A clip that cannot be read, painted or written."""
+
+
 class MaskError(AnimeBGError, ValueError):
     """A mask that does not fit its image."""
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from ..network.design import NORM_EPS
@@ -19,6 +22,7 @@ from .device import Scratch
 
 # A pixel of which the mask covers less than this does not count for the range of the painted area.
 _COVERED = 0.5
+_PARTS = ("count", "mean", "m2", "low", "high")  # of `Moments`
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,3 +167,33 @@ class Statistics:
 
     colour: Tensor
     moments: Mapping[str, Moments] = field(default_factory=lambda: MappingProxyType({}))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write them to a .safetensors file, in full precision.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        tensors = {"colour": self.colour.contiguous()}
+        for name, moments in self.moments.items():
+            for part in _PARTS:
+                value = getattr(moments, part)
+                if value is not None:
+                    tensors[f"{name}.{part}"] = value.contiguous()
+        Path(path).write_bytes(save(tensors))
+
+    @staticmethod
+    def load(path: str | PathLike[str]) -> Statistics:
+        """What `save` wrote.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        tensors = load(Path(path).read_bytes())
+        colour = tensors.pop("colour")
+        stages: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            stage, _, part = name.rpartition(".")
+            stages.setdefault(stage, {})[part] = value
+        moments = {stage: Moments(**parts) for stage, parts in stages.items()}
+        return Statistics(colour, MappingProxyType(moments))

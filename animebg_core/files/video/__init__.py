@@ -1,0 +1,1 @@
+"""Clips: films in containers that FFmpeg reads, animations, and numbered frames, in and out."""

@@ -1,0 +1,252 @@
+"""Segments joined to a film, with the sound of the source: packets are copied, by template."""
+
+# numpy's stubs are for newer Pythons than the one checked for, where half its methods are unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import av.error
+
+from ...errors import VideoError
+from .formats import container_name
+from .reading import FilmSource, film_stream, has_alpha_beside, is_cover, opened
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """A part of a film, in seconds from its start; `stop` is not included."""
+
+    start: Fraction = Fraction(0)
+    stop: Fraction | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.start <= 0 and self.stop is None
+
+
+_INDEXED = (".mp4", ".m4v", ".mov")
+
+
+def join(
+    target: Path,
+    suffix: str,
+    segments: Sequence[Path],
+    source: FilmSource | None,
+    *,
+    times: Sequence[int],
+    last: int,
+    time_base: Fraction,
+    trim: Trim,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Write the film of `segments` to `target`: packets are copied, nothing is encoded again.
+
+    Sound, subtitles, chapters and metadata come from `source`.
+
+    Args:
+        suffix: of the name it will have, which says what container it is.
+        times: of every frame in ticks of `time_base`, rising; shifted by the trim's start already.
+        last: ticks that the last frame stays.
+        progress: called with frames done and in all.
+
+    Returns:
+        What could not be kept, a line each.
+    """
+    notes: list[str] = []
+    with av.open(str(target), "w", format=container_name(suffix), options=_options(suffix)) as out:
+        with av.open(str(segments[0])) as first:
+            template = first.streams.video[0]
+            # Opaque: PyAV would look for an encoder of the decoder's name, and AV1 has none.
+            apple = suffix in _INDEXED and template.codec_context.name == "hevc"
+            video = cast(Any, out.add_stream_from_template(template, opaque=not apple))
+            if apple:
+                video.codec_context.codec_tag = "hvc1"  # the only one that Apple's players take
+            video.time_base = time_base
+            if has_alpha_beside(template):
+                video.metadata["alpha_mode"] = "1"
+        film = _film_packets(segments, times, last, time_base, video, progress)
+        if source is None:
+            for _, packet in film:
+                out.mux(packet)
+            return notes
+        with opened(source) as container:
+            own = film_stream(container)
+            out.metadata.update(_metadata(container.metadata))
+            video.metadata.update(_metadata(own.metadata))
+            others = _copied(container, own, out, notes)
+            _keep_chapters(container, out, trim, notes)
+            sound = _other_packets(container, others, trim)
+            for _, packet in heapq.merge(film, sound, key=lambda item: item[0]):
+                out.mux(packet)
+    return notes
+
+
+def _options(suffix: str) -> dict[str, str]:
+    # The index before the film, so that it plays while it loads.
+    return {"movflags": "+faststart"} if suffix in _INDEXED else {}
+
+
+def _metadata(given: Mapping[str, str]) -> dict[str, str]:
+    """Without what the container writes by itself, or what says how the old file was encoded."""
+    own = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "rotate"}
+    return {
+        name: value
+        for name, value in given.items()
+        if name.lower() not in own
+        and not name.upper().startswith(("_STATISTICS", "NUMBER_OF_"))
+        and name.upper() not in ("BPS", "DURATION", "ALPHA_MODE")
+    }
+
+
+def _film_packets(
+    segments: Iterable[Path],
+    times: Sequence[int],
+    last: int,
+    time_base: Fraction,
+    stream: Any,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[tuple[float, Any]]:
+    """The packets of all segments with the film's own times.
+
+    A packet is decoded no later than it is shown: the times of decoding are those of showing,
+    delayed by as many frames as the encoder looks ahead, and so rise through all segments alike.
+    """
+    delay = max(_delay(path) for path in segments)
+    done = begun = 0
+    for path in segments:
+        packets = list(_packets(path))
+        ranks = {pts: rank for rank, pts in enumerate(sorted(p.pts for p in packets))}
+        for packet in packets:
+            frame = begun + ranks[packet.pts]
+            packet.pts = times[frame]
+            earlier = done - delay
+            if earlier >= 0:
+                packet.dts = times[earlier]
+            else:
+                step = times[1] - times[0] if len(times) > 1 else 1
+                packet.dts = times[0] + earlier * step
+            ends = times[frame + 1] if frame + 1 < len(times) else times[frame] + max(last, 1)
+            packet.duration = ends - times[frame]
+            packet.time_base = time_base
+            packet.stream = stream
+            done += 1
+            yield float(packet.dts * time_base), packet
+            if progress:
+                progress(done, len(times))
+        begun += len(packets)
+    if done != len(times):
+        raise VideoError(f"the segments hold {done} frames instead of {len(times)}")
+
+
+def _packets(path: Path) -> Iterator[Any]:
+    with av.open(str(path)) as container:
+        for packet in container.demux(container.streams.video[0]):
+            if packet.size:
+                yield packet
+
+
+def _delay(path: Path) -> int:
+    """By how many frames packets come before they are shown, at most."""
+    shown = [packet.pts for packet in _packets(path)]
+    ranks = {pts: rank for rank, pts in enumerate(sorted(shown))}
+    return max((at - ranks[pts] for at, pts in enumerate(shown)), default=0)
+
+
+def _copied(container: Any, own: Any, out: Any, notes: list[str]) -> dict[int, Any]:
+    """A stream of `out` for each of the source's that it can hold, by the source's index."""
+    result: dict[int, Any] = {}
+    for stream in container.streams:
+        if stream.index == own.index:
+            continue
+        kind = stream.type
+        if kind not in ("audio", "subtitle"):
+            # Time codes and the like belong to the old file.
+            if kind == "video":
+                notes.append("its cover is not kept" if is_cover(stream) else "only its first film")
+            continue
+        name = stream.codec_context.name if stream.codec_context else "unknown"
+        try:
+            if not _holds(out.format.name, name):
+                raise ValueError(name)
+            copy = out.add_stream_from_template(stream, opaque=True)
+        except (ValueError, av.error.FFmpegError, RuntimeError):
+            what = "sound" if kind == "audio" else "subtitles"
+            notes.append(f"its {what} ({name}) cannot be kept in this format, .mkv can")
+            continue
+        copy.metadata.update(_metadata(stream.metadata))
+        copy.time_base = stream.time_base
+        result[stream.index] = copy
+    return result
+
+
+# What muxers refuse only when the header is written, too late to leave a stream away.
+_HELD: Mapping[str, frozenset[str]] = {
+    "mp4": frozenset(
+        {"aac", "mp3", "mp2", "ac3", "eac3", "opus", "flac", "alac", "dca", "mov_text", "vorbis"}
+    ),
+    "webm": frozenset({"opus", "vorbis", "webvtt"}),
+}
+
+
+def _holds(container: str, codec: str) -> bool:
+    known = _HELD.get(container)
+    if known is not None:
+        return codec in known
+    if container == "mov":
+        return codec in _HELD["mp4"] - {"opus", "flac", "vorbis"} or codec.startswith("pcm_")
+    return codec != "mov_text"
+
+
+def _other_packets(
+    container: Any, streams: Mapping[int, Any], trim: Trim
+) -> Iterator[tuple[float, Any]]:
+    """The packets of sound and subtitles, their bytes and times as they are, less the trim."""
+    wanted = [container.streams[index] for index in streams]
+    if not streams:
+        return
+    latest = 0.0
+    packets = container.demux(*wanted)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except (av.error.FFmpegError, ValueError):
+            return  # as far as the file goes
+        if not packet.size:
+            continue
+        tick = packet.time_base
+        shown = packet.pts if packet.pts is not None else packet.dts
+        if not trim.whole and shown is not None:
+            seconds = shown * tick
+            if seconds < trim.start or (trim.stop is not None and seconds >= trim.stop):
+                continue
+            moved = round(trim.start / tick)
+            packet.pts = shown - moved
+            packet.dts = (packet.dts if packet.dts is not None else shown) - moved
+        when = packet.dts if packet.dts is not None else packet.pts
+        if when is not None:
+            latest = max(latest, float(when * tick))
+        packet.stream = streams[packet.stream.index]
+        yield latest, packet
+
+
+def _keep_chapters(container: Any, out: Any, trim: Trim, notes: list[str]) -> None:
+    if not hasattr(container, "chapters"):
+        return  # PyAV before 15 does not tell
+    chapters = container.chapters()
+    if not chapters or out.format.name == "webm":
+        return
+    if not trim.whole:
+        notes.append("its chapters are not kept in a part of it")
+        return
+    out.set_chapters(chapters)

@@ -1,0 +1,1 @@
+"""Films painted: shots and statistics, steadiness over time, segments that outlive a crash."""

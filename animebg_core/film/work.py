@@ -1,0 +1,220 @@
+"""The folder beside a film in which its finished segments and its plan lie until it is complete.
+
+`.NAME.animebg` beside the output NAME holds `plan.json` (what is painted, and how), `plan.npz` (the
+times and exposures of all frames), `statistics-*.safetensors` (of each shot) and `segment-*.mkv`
+(32 frames each). Every file in it is whole. It is used again by a run of the same plan, replaced by
+one of another, and removed when the film is complete.
+"""
+
+# numpy's stubs are for newer Pythons than the one checked for, where half its methods are unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine.statistics import Statistics
+from ..errors import VideoError
+from ..files.video.reading import Clip, FilmSource
+from ..files.video.writing import Trim
+from ..files.whole import part_file, whole_file
+from .shots import Shot, find_shots
+
+SEGMENT = 32  # frames
+_VERSION = 1  # of what lies in the folder, and of what makes a frame what it is
+_ENDS = 1 << 20  # bytes of each end of the source that tell it from others of its size
+
+
+@dataclass(frozen=True, slots=True)
+class FilmPlan:
+    """What is known of a film before it is painted.
+
+    Attributes:
+        begin: the number of its first frame in the clip.
+        times: of each of its frames, in ticks of the clip, strictly rising, the trim taken off.
+        shots: without gaps.
+    """
+
+    begin: int
+    times: NDArray[np.int64]
+    shots: tuple[Shot, ...]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def segments(self) -> list[range]:
+        """The frames of each segment."""
+        return [range(at, min(at + SEGMENT, len(self))) for at in range(0, len(self), SEGMENT)]
+
+    def segment_of(self, index: int) -> tuple[int, range]:
+        """Number and frames of the segment of frame `index`."""
+        start = index - index % SEGMENT
+        return index // SEGMENT, range(start, min(start + SEGMENT, len(self)))
+
+    def shot_of(self, index: int) -> tuple[int, Shot]:
+        """Number and shot of frame `index`."""
+        number = bisect.bisect_right(self.shots, index, key=lambda shot: shot.start) - 1
+        return number, self.shots[number]
+
+
+def make_plan(clip: Clip, trim: Trim, *, keys: int, step: Any = None) -> FilmPlan:
+    """Read the clip once: times, cuts, exposures.
+
+    Args:
+        keys: the most frames that stand for a shot.
+        step: called after every frame; may raise to stop.
+
+    Raises:
+        VideoError: there are no frames, or none within the trim.
+    """
+    given: list[int] = []
+    glances: list[NDArray[np.float16]] = []
+    for time, frame in clip.frames():
+        given.append(time)
+        glances.append(frame.glance().astype(np.float16))
+        if step:
+            step()
+    if not given:
+        raise VideoError("none of its frames can be decoded: it is damaged or empty")
+    # Frames come in the order of display; some files have their times in another.
+    times = np.sort(np.array(given, np.int64))
+    times = np.maximum.accumulate(times - np.arange(len(times))) + np.arange(len(times))
+    tick = clip.shape.time_base
+    if trim.whole:
+        kept = np.arange(len(times))
+        moved = 0
+    else:
+        seconds = [Fraction(int(time - times[0])) * tick for time in times]
+        inside = [at >= trim.start and (trim.stop is None or at < trim.stop) for at in seconds]
+        kept = np.flatnonzero(inside)
+        if not len(kept):
+            raise VideoError(f"nothing to paint: it is {float(seconds[-1]):.2f} seconds long")
+        moved = int(times[0]) + round(trim.start / tick)
+    small = np.array(glances[kept[0] : kept[-1] + 1], np.float32)
+    return FilmPlan(int(kept[0]), times[kept] - moved, tuple(find_shots(small, keys=keys)))
+
+
+class Work:
+    """The folder, made or found again."""
+
+    def __init__(self, target: Path, identity: dict[str, Any]) -> None:
+        """Args:
+        identity: all that decides what the frames are, as JSON can hold it.
+        """
+        self.folder = target.with_name(f".{target.name.replace('%', '_')}.animebg")
+        self.identity = {"version": _VERSION, **identity}
+        self.replaced = False
+        if self.folder.is_dir():
+            for part in self.folder.glob("*.part"):
+                part.unlink(missing_ok=True)  # of a run that was killed
+            if self._found_identity() != self.identity:
+                shutil.rmtree(self.folder)
+                self.replaced = True
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _found_identity(self) -> object:
+        try:
+            return json.loads((self.folder / "plan.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def load_plan(self) -> FilmPlan | None:
+        """The plan of the run before; None if it did not come so far."""
+        if self._found_identity() is None:
+            return None
+        try:
+            with np.load(self.folder / "plan.npz") as saved:
+                arrays = {name: saved[name] for name in saved.files}
+        except (OSError, ValueError):
+            return None
+        shots: list[Shot] = []
+        for number, (start, stop) in enumerate(arrays["shots"].tolist()):
+            keys = tuple(int(k) for k in arrays[f"keys{number}"])
+            gain, offset = arrays["gain"][start:stop], arrays["offset"][start:stop]
+            shots.append(Shot(start, stop, keys, gain, offset))
+        return FilmPlan(int(arrays["begin"]), arrays["times"], tuple(shots))
+
+    def save_plan(self, plan: FilmPlan) -> None:
+        """Keep the plan: a later run goes by it."""
+        arrays: dict[str, Any] = {
+            "begin": plan.begin,
+            "times": plan.times,
+            "shots": np.array([(shot.start, shot.stop) for shot in plan.shots]),
+            "gain": np.concatenate([shot.gain for shot in plan.shots]),
+            "offset": np.concatenate([shot.offset for shot in plan.shots]),
+        }
+        arrays |= {f"keys{k}": np.array(shot.keys) for k, shot in enumerate(plan.shots)}
+        with whole_file(self.folder / "plan.npz") as file:
+            np.savez(file, **arrays)
+        # Last, since it says that there is a plan.
+        with whole_file(self.folder / "plan.json") as file:
+            file.write(json.dumps(self.identity).encode())
+
+    def load_statistics(self, shot: int) -> Statistics | None:
+        """Those of a shot, if they have been gathered."""
+        path = self._statistics(shot)
+        return Statistics.load(path) if path.is_file() else None
+
+    def save_statistics(self, shot: int, statistics: Statistics) -> None:
+        """Keep those of a shot: on another machine they might differ in the last bit."""
+        with part_file(self._statistics(shot)) as part:
+            statistics.save(part)
+
+    def _statistics(self, shot: int) -> Path:
+        return self.folder / f"statistics-{shot:05d}.safetensors"
+
+    def segment(self, number: int) -> Path:
+        """The file of a segment; it is there when it is whole."""
+        return self.folder / f"segment-{number:05d}.mkv"
+
+    def missing(self, count: int) -> list[int]:
+        """The segments of `count` that are still to be painted."""
+        return [number for number in range(count) if not self.segment(number).is_file()]
+
+    def remove(self) -> None:
+        """The film is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def source_identity(source: FilmSource) -> dict[str, Any]:
+    """What tells a file from another: its size, when it was written, and its ends."""
+    digest = hashlib.sha256()
+    if isinstance(source, io.BytesIO):
+        digest.update(source.getbuffer())
+        return {"size": len(source.getbuffer()), "sha256": digest.hexdigest()}
+    found = source.stat()
+    with source.open("rb") as file:
+        digest.update(file.read(_ENDS))
+        file.seek(max(0, found.st_size - _ENDS))
+        digest.update(file.read(_ENDS))
+    return {"size": found.st_size, "written": found.st_mtime_ns, "ends": digest.hexdigest()}
+
+
+def array_identity(array: NDArray[Any] | None) -> str | None:
+    """A digest of an array's values."""
+    if array is None:
+        return None
+    contiguous = cast(Any, np.ascontiguousarray(array))
+    return hashlib.sha256(contiguous).hexdigest()
+
+
+def tensors_identity(tensors: Sequence[Any]) -> str:
+    """A digest of tensors' values, wherever they are."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()

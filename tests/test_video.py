@@ -1,0 +1,290 @@
+"""Films read and written: colours, times, sound and shape survive; segments repeat to the byte."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+av = pytest.importorskip("av", exc_type=ImportError)
+
+from clips import Sound, bars, make_clip, packets, pictures, times_of  # noqa: E402
+
+from animebg_core.errors import OptionError, VideoError  # noqa: E402
+from animebg_core.files.video.colour import (  # noqa: E402
+    Colours,
+    from_rgb,
+    layout_of,
+    samples,
+    to_rgb,
+)
+from animebg_core.files.video.output import film_output  # noqa: E402
+from animebg_core.files.video.reading import Film  # noqa: E402
+from animebg_core.files.video.segments import SegmentFile, segment_frames  # noqa: E402
+from animebg_core.files.video.writing import Trim  # noqa: E402
+
+SIZE = 48, 64
+
+
+def copied(source: Path, target: Path, *, trim: Trim = Trim(), **options) -> Path:  # noqa: B008
+    """`source` through decoder, RGB, encoder and muxer, unpainted."""
+    clip = Film(source)
+    output = film_output(target, clip.shape, vectors=False, **options)
+    segments, times = [], []
+    frames = list(clip.frames())
+    for start in range(0, len(frames), 8):
+        path = target.with_name(f"{target.name}-{start}.mkv")
+        segment = SegmentFile(path, output.encoding)
+        for time, frame in frames[start : start + 8]:
+            segment.add(frame.pixels())
+            times.append(time)
+        segment.finish()
+        segments.append(path)
+    output.join(
+        segments,
+        source,
+        folder=target.parent,
+        times=sorted(times),
+        last=clip.last_ticks,
+        time_base=clip.shape.time_base,
+        trim=trim,
+        progress=lambda done, total: None,
+    )
+    return target
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
+@pytest.mark.parametrize("matrix", [1, 6, 9], ids=["bt709", "bt601", "bt2020"])
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p10le", "yuva444p", "yuv411p", "gbrap10le"])
+@pytest.mark.parametrize("size", [(48, 64), (33, 47)], ids=["even", "odd"])
+def test_samples_come_back_exactly_from_rgb(name, matrix, full, size):
+    layout, colours = layout_of(name), Colours(matrix, full)
+    pixels = bars(*size, alpha=layout.alpha)
+    frame = from_rgb(pixels, layout, colours)
+    again = from_rgb(to_rgb(frame, colours), layout, colours)
+    for index in range(layout.planes):
+        assert np.array_equal(samples(frame, layout, index), samples(again, layout, index))
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
+@pytest.mark.parametrize("matrix", [1, 6], ids=["bt709", "bt601"])
+def test_rgb_is_what_the_standard_says(matrix, full):
+    # BT.709 and BT.601: the luma of pure red and blue; black and white at the ends of the range.
+    red, blue = {1: (0.2126, 0.0722), 6: (0.299, 0.114)}[matrix]
+    pixels = np.zeros((8, 32, 3), np.uint16)
+    for k, colour in enumerate([(0, 0, 0), (1, 1, 1), (1, 0, 0), (0, 0, 1)]):
+        pixels[:, 8 * k : 8 * k + 8] = np.multiply(colour, 65535)
+    frame = from_rgb(pixels, layout_of("yuv444p"), Colours(matrix, full))
+    luma = samples(frame, layout_of("yuv444p"), 0)[0, ::8]
+    low, span = (0, 255) if full else (16, 219)
+    assert luma.tolist() == [round(low + span * part) for part in (0, 1, red, blue)]
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
+@pytest.mark.parametrize("matrix", [1, 6], ids=["bt709", "bt601"])
+@pytest.mark.parametrize("name", ["yuv420p", "yuv444p10le"])
+def test_colour_bars_come_back_from_a_film(tmp_path, name, matrix, full):
+    source = make_clip(
+        tmp_path / "bars.mkv", [bars(*SIZE)] * 3, pixels=name, colours=Colours(matrix, full, 1, 1)
+    )
+    again = copied(source, tmp_path / "again.mkv", codec="ffv1")
+    for one, other in zip(pictures(source), pictures(again), strict=True):
+        assert np.abs(one.astype(int) - other).max() == 0  # FFV1 is lossless, and so is the rest
+    stream = av.open(str(again)).streams.video[0].codec_context
+    assert (stream.colorspace, stream.color_range) == (matrix, 2 if full else 1)
+    assert (stream.color_primaries, stream.color_trc) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "sound"), [("mp4", "aac"), ("mov", "aac"), ("mkv", "aac"), ("webm", "libopus")]
+)
+def test_sound_and_times_are_kept(tmp_path, suffix, sound):
+    source = make_clip(tmp_path / f"in.{suffix}", noise(20), sound=Sound(sound), rate=24)
+    again = copied(source, tmp_path / f"out.{suffix}")
+    assert packets(again, "audio") == packets(source, "audio")
+    assert len(packets(source, "audio")) > 10
+    assert times_of(again) == times_of(source)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_uneven_times_are_kept(tmp_path, suffix):
+    uneven = [0, 40, 90, 95, 300, 301, 420, 1000, 1001, 1300, 1320]
+    source = make_clip(tmp_path / f"in.{suffix}", noise(11), times=uneven)
+    again = copied(source, tmp_path / f"out.{suffix}")
+    assert times_of(again) == [Fraction(time, 1000) for time in uneven]
+
+
+def test_pixel_aspect_and_rate_are_kept(tmp_path):
+    source = make_clip(tmp_path / "in.mp4", noise(10), rate=Fraction(30000, 1001), aspect=(4, 3))
+    again = copied(source, tmp_path / "out.mp4")
+    stream = av.open(str(again)).streams.video[0]
+    assert stream.sample_aspect_ratio == Fraction(4, 3)
+    assert stream.average_rate == Fraction(30000, 1001)
+
+
+@pytest.mark.parametrize(("quarter", "turn"), [(90, 3), (270, 1), (180, 2)])
+def test_a_phone_clip_is_turned_upright(tmp_path, quarter, turn):
+    source = make_clip(tmp_path / "in.mp4", [bars(*SIZE)] * 2, aspect=(4, 3), turned=quarter)
+    still = make_clip(tmp_path / "still.mp4", [bars(*SIZE)] * 2)
+    clip = Film(source)
+    _, frame = next(clip.frames())
+    _, lying = next(Film(still).frames())
+    assert np.array_equal(frame.pixels(), np.rot90(lying.pixels(), turn))
+    assert frame.pixels().shape[:2] == (clip.shape.height, clip.shape.width)
+    assert clip.shape.aspect == (Fraction(3, 4) if turn % 2 else Fraction(4, 3))
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "h264"), ("mp4", "hevc"), ("webm", None)])
+def test_odd_sizes_and_ten_bits_are_kept(tmp_path, suffix, codec):
+    source = make_clip(tmp_path / "in.mkv", noise(4, 65, 67), pixels="yuv444p10le")
+    again = copied(source, tmp_path / f"out.{suffix}", codec=codec)
+    stream = av.open(str(again)).streams.video[0]
+    assert (stream.height, stream.width) == (65, 67)
+    assert stream.pix_fmt.endswith("p10le")
+
+
+@pytest.mark.parametrize(("suffix", "bits"), [("mov", 4), ("webm", 4), ("mkv", 0)])
+def test_transparency_is_kept(tmp_path, suffix, bits):
+    source = make_clip(tmp_path / "in.mkv", [bars(64, 64, alpha=True)] * 3, pixels="yuva444p")
+    again = copied(source, tmp_path / f"out.{suffix}")
+    before, after = (next(Film(path).frames())[1].pixels() for path in (source, again))
+    assert after.shape[2] == 4
+    # Lossy codecs may miss alpha by a few steps of 255, most at its edges.
+    assert np.abs(before[..., 3].astype(int) - after[..., 3]).mean() <= bits * 257
+
+
+def test_transparency_is_refused_where_it_would_be_lost(tmp_path):
+    source = make_clip(tmp_path / "in.mkv", [bars(*SIZE, alpha=True)], pixels="yuva444p")
+    with pytest.raises(VideoError, match="transparency"):
+        film_output(tmp_path / "out.mp4", Film(source).shape, vectors=False)
+
+
+def test_hdr_is_refused(tmp_path):
+    source = make_clip(
+        tmp_path / "in.mkv", noise(2), pixels="yuv420p10le", colours=Colours(9, False, 9, 16)
+    )
+    with pytest.raises(VideoError, match="HDR"):
+        Film(source)
+
+
+def test_a_codec_must_fit_its_container(tmp_path):
+    shape = Film(make_clip(tmp_path / "in.mkv", noise(2))).shape
+    with pytest.raises(OptionError, match="webm holds vp9, av1"):
+        film_output(tmp_path / "out.webm", shape, codec="h264", vectors=False)
+    with pytest.raises(OptionError, match="no such setting"):
+        film_output(tmp_path / "out.mov", shape, codec="prores", crf=20, vectors=False)
+    with pytest.raises(VideoError, match="64 pixels"):
+        film_output(tmp_path / "out.mp4", shape, codec="hevc", vectors=False)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9", "prores", "ffv1"])
+def test_a_segment_repeats_to_the_byte(tmp_path, codec):
+    clip = Film(make_clip(tmp_path / "in.mkv", noise(12, 64, 96)))
+    output = film_output(tmp_path / "out.mkv", clip.shape, codec=codec, vectors=avx())
+    encoded = []
+    for attempt in range(3):
+        segment = SegmentFile(tmp_path / f"{attempt}.mkv", output.encoding)
+        for _, frame in clip.frames():
+            segment.add(frame.pixels())
+        segment.finish()
+        encoded.append(packets(tmp_path / f"{attempt}.mkv", "video"))
+    assert encoded[0] == encoded[1] == encoded[2]
+
+
+def test_an_aborted_segment_leaves_nothing(tmp_path):
+    shape = Film(make_clip(tmp_path / "in.mkv", noise(2))).shape
+    folder = tmp_path / "work"
+    folder.mkdir()
+    segment = SegmentFile(
+        folder / "a.mkv", film_output(tmp_path / "o.mkv", shape, vectors=False).encoding
+    )
+    segment.add(bars(*SIZE))
+    segment.abort()
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: b"", "0 bytes"),
+        (lambda data: data[:200], "not a video|damaged"),
+        (lambda data: b"no video at all" * 100, "not a video|damaged"),
+    ],
+    ids=["empty", "header only", "text"],
+)
+def test_what_is_no_film_is_refused_in_a_line(tmp_path, damage, said):
+    source = make_clip(tmp_path / "in.mp4", noise(6))
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(damage(source.read_bytes()))
+    with pytest.raises(VideoError, match=said) as caught:
+        Film(bad)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_with_sound_alone_is_refused(tmp_path):
+    source = make_clip(tmp_path / "in.mka", [], sound=Sound("aac"))
+    with pytest.raises(VideoError, match="no video track"):
+        Film(source)
+
+
+def test_a_damaged_film_is_read_as_far_as_it_goes(tmp_path):
+    source = make_clip(tmp_path / "in.mkv", noise(40))
+    data = bytearray(source.read_bytes())
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(data[: len(data) * 2 // 3])
+    assert 15 < len(list(Film(cut).frames())) < 40
+    for at in range(len(data) // 2, len(data) // 2 + 400):
+        data[at] ^= 0x5A
+    bad = tmp_path / "bad.mkv"
+    bad.write_bytes(data)
+    clip = Film(bad)
+    assert len(list(clip.frames())) >= 15
+
+
+def test_an_interlaced_film_is_made_whole(tmp_path):
+    source = make_clip(tmp_path / "in.mkv", noise(6), interlaced=True)
+    clip = Film(source)
+    frames = list(clip.frames())
+    assert len(frames) == 6
+    assert any("interlaced" in note for note in clip.notes)
+    assert [time for time, _ in frames] == sorted(time for time, _ in frames)
+
+
+def test_a_glance_is_the_frame_made_small(tmp_path):
+    for name in ("yuv420p", "gbrp", "yuv444p10le"):
+        source = make_clip(tmp_path / f"{name}.mkv", [smooth(90, 160)], pixels=name)
+        _, frame = next(Film(source).frames())
+        parts = frame.pixels().reshape(9, 10, 16, 10, 3).mean((1, 3)) / 65535
+        assert np.abs(frame.glance() - parts).max() < 2 / 255  # chroma is rounded by itself
+
+
+def test_segments_give_their_frames_again(tmp_path):
+    frames = [bars(*SIZE), smooth(*SIZE)]
+    clip = Film(make_clip(tmp_path / "in.mkv", frames, pixels="gbrp"))
+    output = film_output(tmp_path / "out.gif", clip.shape, vectors=False)
+    segment = SegmentFile(tmp_path / "a.mkv", output.encoding)
+    for _, frame in clip.frames():
+        segment.add(frame.pixels())
+    segment.finish()
+    again = list(segment_frames([tmp_path / "a.mkv"], output.encoding))
+    for one, other in zip(frames, again, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 161  # half a step of 8 and of 10 bits
+
+
+def noise(count: int, height: int = SIZE[0], width: int = SIZE[1]) -> list[np.ndarray]:
+    """Frames that a codec cannot make nothing of: a moving pattern."""
+    base = np.random.default_rng(1).integers(0, 65536, (height // 4 + 1, width // 4 + 1, 3))
+    still = base.repeat(4, 0).repeat(4, 1)[:height, :width].astype(np.uint16)
+    return [np.roll(still, 2 * k, 1) for k in range(count)]
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    planes = [rows / height, columns / width, (rows + columns) / (height + width)]
+    return (np.stack(planes, -1) * 65535).astype(np.uint16)
+
+
+def avx() -> bool:
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX")
