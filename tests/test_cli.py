@@ -379,7 +379,7 @@ def test_a_photo_named_twice_is_painted_once(stylize, tmp_path, capsys):
         (["a.png", "b.png"], "o.png", "is one file, for one photo"),
         (["."], "o.png", "is one file, for one photo"),
         (["a.png"], "o.gif", "written are .jpg"),
-        (["empty"], "out", "no photos in"),
+        (["empty"], "out", "no photos or clips in"),
     ],
 )
 def test_inputs_and_output_that_do_not_fit(fails, tmp_path, monkeypatch, inputs, output, text):

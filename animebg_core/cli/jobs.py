@@ -9,11 +9,19 @@ from pathlib import Path
 
 from ..errors import AnimeBGError, OptionError
 from ..files.photos import FORMATS, PHOTO_SUFFIXES
+from ..files.video.names import (
+    ANIMATIONS,
+    CONTAINERS,
+    FILM_SUFFIXES,
+    is_animation,
+    is_numbered,
+    writes_clip,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One photo to paint, and the file to make of it."""
+    """One photo or clip to paint, and the file to make of it."""
 
     source: Path
     target: Path
@@ -30,13 +38,11 @@ def plan_jobs(inputs: Sequence[str], output: str, mask: Path | None, failure: Fa
             input, or an output format that is not written.
     """
     root = Path(output)
-    is_file = root.suffix.lower() in PHOTO_SUFFIXES and not output.endswith(("/", os.sep))
-    if is_file and not os.path.isdir(root):
+    named = root.suffix.lower() in PHOTO_SUFFIXES | FILM_SUFFIXES or writes_clip(root)
+    if named and not output.endswith(("/", os.sep)) and not os.path.isdir(root):
         if len(inputs) > 1 or os.path.isdir(inputs[0]):
-            raise OptionError(f"-o {output} is one file, for one photo: name a folder")
-        if root.suffix.lower() not in FORMATS:
-            raise OptionError(f"-o {output}: written are {' '.join(FORMATS)}")
-        return _checked([Job(Path(inputs[0]), root)], mask)
+            raise OptionError(f"-o {output} is one file, for one photo or clip: name a folder")
+        return _checked([_job(Path(inputs[0]), root)], mask)
     unread: list[str] = []
 
     def failed(path: str, reason: str) -> None:
@@ -45,14 +51,34 @@ def plan_jobs(inputs: Sequence[str], output: str, mask: Path | None, failure: Fa
 
     found = [item for given in inputs for item in _found(Path(given), root, failed)]
     if not found and not unread:
-        raise OptionError(f"no photos in {', '.join(inputs)}")
-    return _checked([Job(source, root / _target_name(place)) for source, place in found], mask)
+        raise OptionError(f"no photos or clips in {', '.join(inputs)}")
+    jobs = [Job(source, root / _target_name(source, place)) for source, place in found]
+    return _checked(jobs, mask)
+
+
+def _job(source: Path, target: Path) -> Job:
+    """One file to one file.
+
+    Raises:
+        OptionError: nothing of that name can be made of it.
+    """
+    suffix = target.suffix.lower()
+    clip = is_numbered(source) or source.suffix.lower() in FILM_SUFFIXES
+    if clip or suffix in FILM_SUFFIXES or is_numbered(target):
+        if not writes_clip(target):
+            known = " ".join([*CONTAINERS, *ANIMATIONS])
+            raise OptionError(f"-o {target}: clips are written as {known}, or as frame-%05d.png")
+        if not clip and not is_animation(source):
+            raise OptionError(f"-o {target} is a clip, and {source} is none")
+    elif suffix not in FORMATS and not (suffix in ANIMATIONS and is_animation(source)):
+        raise OptionError(f"-o {target}: written are {' '.join(FORMATS)}")
+    return Job(source, target)
 
 
 def _found(given: Path, root: Path, failure: Failure) -> Iterator[tuple[Path, Path]]:
-    """Each photo in `given`, itself or in it as a folder, and its place below the output folder.
+    """Each photo and clip in `given`, itself or in it as a folder, and its place in the output.
 
-    Passed over in folders: hidden names, what is not named as a photo, and the output folder.
+    Passed over in folders: hidden names, what is not named as either, and the output folder.
     """
     if not os.path.isdir(given):
         yield given, Path(given.name)
@@ -66,15 +92,20 @@ def _found(given: Path, root: Path, failure: Failure) -> Iterator[tuple[Path, Pa
         folders[:] = [name for name in shown if not _same(Path(folder, name), root)]
         for name in sorted(files):
             path = Path(folder, name)
-            if not name.startswith(".") and path.suffix.lower() in PHOTO_SUFFIXES:
+            known = path.suffix.lower() in PHOTO_SUFFIXES | FILM_SUFFIXES | {".apng"}
+            if not name.startswith(".") and known:
                 yield path, path.relative_to(given)
 
 
-def _target_name(place: Path) -> Path:
-    """The input's own name where its format is written, else as .png."""
+def _target_name(source: Path, place: Path) -> Path:
+    """The input's own name where its format is written, else as .png, and for films as .mp4."""
     suffix = place.suffix.lower()
-    if suffix in FORMATS:
+    if suffix in FORMATS or suffix in CONTAINERS or is_numbered(place):
         return place
+    if suffix in ANIMATIONS and is_animation(source):
+        return place
+    if suffix in FILM_SUFFIXES:
+        return place.with_suffix(".mp4")
     stem = place.stem if suffix in PHOTO_SUFFIXES else place.name
     return place.with_name(f"{stem}.png")
 

@@ -1,4 +1,4 @@
-"""`animebg stylize`: photos, and folders of them, painted one after the other."""
+"""`animebg stylize`: photos and clips, and folders of them, painted one after the other."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ from PIL import Image
 from ..errors import AnimeBGError, ImageError, MaskError
 from ..files.photos import MAX_PIXELS, Photo, fitted, read_mask, read_photo, write_photo
 from ..painter import Painter
+from .clips import add_clip_options, is_clip, is_finished, paint_clips
 from .jobs import Job, make_folder, plan_jobs
 from .options import add_network_options, add_strength_option, load_network, pixels, quality
 from .terminal import Bar, clear_line, result, say
 
-HELP = "Paint photos, or folders of them."
+HELP = "Paint photos and clips, or folders of them."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Photos, where to, and how."""
     add = parser.add_argument
-    add("photos", nargs="+", metavar="PHOTO", help="a photo, or a folder to walk")
+    add("photos", nargs="+", metavar="PHOTO", help="a photo, a clip, or a folder to walk")
     add(
         "-o",
         "--output",
         required=True,
         metavar="FILE_OR_FOLDER",
-        help="for one photo a file named .jpg, .png, .webp, .tif or .bmp; else a folder",
+        help="for one photo a file named .jpg, .png, .webp, .tif or .bmp, for one clip .mp4, .mov,"
+        " .mkv, .webm, .gif, .webp or .apng; else a folder",
     )
     add_network_options(parser)
     add_strength_option(parser)
     add("--mask", type=Path, metavar="FILE", help="paint only where this picture is white")
     add("--longest", type=pixels, metavar="N", help="first shrink the longer side to N pixels")
     add("--quality", type=quality, default=95, metavar="N", help="of JPEG and WebP (default: 95)")
+    add_clip_options(parser)
     add("--overwrite", action="store_true", help="paint again what is finished")
     add("--verbose", action="store_true", help="say what is chosen")
 
@@ -49,14 +52,18 @@ def run(args: argparse.Namespace) -> int:
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     report = Report()
     jobs = plan_jobs(args.photos, args.output, args.mask, report.failure)
-    todo = [job for job in jobs if args.overwrite or not job.target.exists()]
+    todo = [job for job in jobs if args.overwrite or not is_finished(job)]
     if len(todo) < len(jobs):
         say(f"{len(jobs) - len(todo)} finished before, left as they are (see --overwrite)")
     if todo:
         make_folder(todo[0].target.parent)
         painter = Painter(load_network(args), args.strength, _mask(args.mask), args.memory_limit)
         report.total = len(todo)
-        _paint_all(todo, painter, report, longest=args.longest, quality=args.quality)
+        clips = [job for job in todo if is_clip(job)]
+        photos = [job for job in todo if job not in clips]
+        if photos:
+            _paint_all(photos, painter, report, longest=args.longest, quality=args.quality)
+        paint_clips(clips, painter, args, success=report.success, failure=report.failure)
     if report.failed and len(jobs) > 1:
         say(f"{report.finished} painted, {report.failed} failed")
     return 1 if report.failed else 0

@@ -12,16 +12,15 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.plan import plan_run
 from ..errors import OptionError, VideoError
-from ..files.video.formats import Encoding
+from ..files.video.containers import FilmSource
 from ..files.video.output import FilmOutput
-from ..files.video.reading import Clip, FilmSource
+from ..files.video.reading import Clip
 from ..files.video.segments import SegmentFile
 from ..files.video.writing import Trim
 from ..files.whole import whole_file
@@ -30,7 +29,7 @@ from .looks import Looks, film_frames, mask_at, with_exposure, without_exposure
 from .motion import find_motion
 from .shots import LEAST_GAIN
 from .steady import REACH, Painted, steadied
-from .work import FilmPlan, Work, array_identity, make_plan, source_identity, tensors_identity
+from .work import FilmPlan, Work, film_identity, make_plan
 
 DEFAULT_STEADINESS = 1.0
 _KEYS = 6  # frames that stand for a shot, at most
@@ -101,36 +100,6 @@ def paint_film(
     return run.go()
 
 
-def film_identity(
-    source: FilmSource | None,
-    encoding: Encoding,
-    painter: Painter,
-    steadiness: float,
-    trim: Trim,
-) -> dict[str, Any]:
-    """All that decides what the frames of a film are."""
-    mask = None if painter.mask is None else painter.mask.cpu().numpy()
-    weights = [value for _, value in sorted(painter.generator.state_dict().items())]
-    others = {
-        field.name: getattr(painter, field.name)
-        for field in dataclasses.fields(painter)
-        if isinstance(getattr(painter, field.name), (int, float, str))
-        and field.name != "memory_limit"
-    }
-    return {
-        "source": None if source is None else source_identity(source),
-        "encoding": repr(encoding),
-        "network": tensors_identity(weights),
-        "precision": str(painter.generator.dtype),
-        "device": painter.generator.device.type,
-        "painter": others,
-        "mask": array_identity(mask),
-        "steadiness": steadiness,
-        "motion": type(find_motion()).__name__,
-        "trim": [str(trim.start), str(trim.stop)],
-    }
-
-
 class _Run:
     """One call of `paint_film`."""
 
@@ -152,7 +121,7 @@ class _Run:
         self._steadiness = steadiness if painter.strength > 0 else 0.0
         self._motion = find_motion()
         self._identity = film_identity(
-            source,
+            clip,
             output.encoding,
             painter,
             steadiness,

@@ -13,8 +13,8 @@ one of another, and removed when the film is complete.
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -28,14 +28,16 @@ from numpy.typing import NDArray
 
 from ..engine.statistics import Statistics
 from ..errors import VideoError
-from ..files.video.reading import Clip, FilmSource
+from ..files.video.formats import Encoding
+from ..files.video.reading import Clip
 from ..files.video.writing import Trim
 from ..files.whole import part_file, whole_file
+from ..painter import Painter
+from .motion import find_motion
 from .shots import Shot, find_shots
 
 SEGMENT = 32  # frames
 _VERSION = 1  # of what lies in the folder, and of what makes a frame what it is
-_ENDS = 1 << 20  # bytes of each end of the source that tell it from others of its size
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,21 +192,38 @@ class Work:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def source_identity(source: FilmSource) -> dict[str, Any]:
-    """What tells a file from another: its size, when it was written, and its ends."""
-    digest = hashlib.sha256()
-    if isinstance(source, io.BytesIO):
-        digest.update(source.getbuffer())
-        return {"size": len(source.getbuffer()), "sha256": digest.hexdigest()}
-    found = source.stat()
-    with source.open("rb") as file:
-        digest.update(file.read(_ENDS))
-        file.seek(max(0, found.st_size - _ENDS))
-        digest.update(file.read(_ENDS))
-    return {"size": found.st_size, "written": found.st_mtime_ns, "ends": digest.hexdigest()}
+def film_identity(
+    clip: Clip,
+    encoding: Encoding,
+    painter: Painter,
+    steadiness: float,
+    trim: Trim,
+) -> dict[str, Any]:
+    """All that decides what the frames of a film are."""
+    mask = None if painter.mask is None else painter.mask.cpu().numpy()
+    weights = [value for _, value in sorted(painter.generator.state_dict().items())]
+    others = {
+        field.name: getattr(painter, field.name)
+        for field in dataclasses.fields(painter)
+        if isinstance(getattr(painter, field.name), (int, float, str))
+        and field.name != "memory_limit"
+    }
+    return {
+        "source": clip.identity(),
+        "size": [clip.shape.height, clip.shape.width],
+        "encoding": repr(encoding),
+        "network": _tensors_identity(weights),
+        "precision": str(painter.generator.dtype),
+        "device": painter.generator.device.type,
+        "painter": others,
+        "mask": _array_identity(mask),
+        "steadiness": steadiness,
+        "motion": type(find_motion()).__name__,
+        "trim": [str(trim.start), str(trim.stop)],
+    }
 
 
-def array_identity(array: NDArray[Any] | None) -> str | None:
+def _array_identity(array: NDArray[Any] | None) -> str | None:
     """A digest of an array's values."""
     if array is None:
         return None
@@ -212,7 +231,7 @@ def array_identity(array: NDArray[Any] | None) -> str | None:
     return hashlib.sha256(contiguous).hexdigest()
 
 
-def tensors_identity(tensors: Sequence[Any]) -> str:
+def _tensors_identity(tensors: Sequence[Any]) -> str:
     """A digest of tensors' values, wherever they are."""
     digest = hashlib.sha256()
     for tensor in tensors:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from ...errors import OptionError, VideoError
 from .colour import BT709, RGB, Colours, Layout, layout_of
+from .names import CONTAINERS
 from .reading import Shape
 
 
@@ -43,18 +44,6 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
         "ffv1": Codec("ffv1", None, 0, True, True, 3.0),
     }
 )
-
-# Codecs by the name of the file, the usual one first.
-CONTAINERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        ".mp4": ("h264", "hevc", "av1", "vp9"),
-        ".m4v": ("h264", "hevc"),
-        ".mov": ("h264", "hevc", "prores"),
-        ".mkv": ("h264", "hevc", "av1", "vp9", "prores", "ffv1"),
-        ".webm": ("vp9", "av1"),
-    }
-)
-
 
 _HEVC_SIDE = 64  # libx265 writes beyond its memory where a side is less than one of its blocks
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,24 +20,11 @@ from PIL import Image
 from ...errors import OptionError
 from ..whole import part_file, whole_file
 from .colour import layout_of
-from .formats import CODECS, CONTAINERS, Encoding, choose_codec, encoding
-from .reading import FilmSource, Shape
+from .containers import FilmSource
+from .formats import CODECS, Encoding, choose_codec, encoding
+from .names import ANIMATIONS, CONTAINERS, is_numbered, numbered, writes_clip
+from .reading import Shape
 from .writing import Trim, join
-
-ANIMATIONS = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG", ".png": "PNG"}
-_NUMBERED = re.compile(r"%0?\d*d")
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-
-
-def is_numbered(path: Path) -> bool:
-    """The name stands for numbered pictures, as in FFmpeg: frame-%05d.png."""
-    return len(_NUMBERED.findall(path.name)) == 1
-
-
-def writes_clip(path: Path) -> bool:
-    """A clip can be written under that name."""
-    suffix = path.suffix.lower()
-    return suffix in CONTAINERS or suffix in (".gif", ".webp", ".apng") or is_numbered(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +96,9 @@ class FilmOutput:
             progress(done, total)
 
     def _numbered(self, number: int, picture: Image.Image) -> None:
-        place = _NUMBERED.search(self.target.name)
-        assert place is not None
-        name = self.target.name.replace(place[0], place[0] % number)
         kind = Image.registered_extensions()[self.target.suffix.lower()]
         options = {"quality": self.quality} if kind in ("JPEG", "WEBP") else {}
-        with whole_file(self.target.with_name(name)) as file:
+        with whole_file(numbered(self.target, number)) as file:
             picture.save(file, kind, **options)
 
     def _animation(
@@ -176,7 +159,7 @@ def film_output(
         name = choose_codec(codec, suffix, shape)
         encoded = encoding(name, crf, shape, vectors=vectors)
         return FilmOutput(target, encoded, CODECS[name].bytes_per_pixel)
-    if not writes_clip(target) or (is_numbered(target) and suffix not in _PICTURES):
+    if not writes_clip(target):
         known = " ".join([*CONTAINERS, ".gif .webp .apng"])
         raise OptionError(f"-o {os.fspath(target)}: clips are written as {known}")
     if codec is not None or crf is not None:

@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import av
@@ -25,9 +23,8 @@ from numpy.typing import NDArray
 
 from ...errors import VideoError
 from .colour import HLG, PQ, RGB, Colours, Layout, layout_of, planar, planar_name, samples, to_rgb
+from .containers import FilmSource, decoder, film_stream, opened, packets, source_identity
 
-FilmSource = Path | io.BytesIO
-_MOST_BAD = 1000  # places that cannot be read, after which a file is taken to end
 _GLANCE = (9, 16)  # rows and columns of the smallest picture that shows cuts and fades
 
 
@@ -78,6 +75,10 @@ class Clip(Protocol):
     @property
     def notes(self) -> list[str]:
         """What of it is not kept or not sound, a line each; complete when it has been read."""
+        ...
+
+    def identity(self) -> object:
+        """What tells its file from another or a changed one, as JSON can hold it."""
         ...
 
     def frames(self) -> Iterator[tuple[int, Frame]]:
@@ -140,10 +141,14 @@ def block_means(plane: NDArray[Any], rows: int, columns: int) -> NDArray[np.floa
 class Film:
     """A film that FFmpeg reads.
 
+    Attributes:
+        longest: frames are made smaller to so many pixels on the longer side.
+
     Raises, when opened: VideoError, in one line that does not name the file.
     """
 
     source: FilmSource
+    longest: int | None = None
     shape: Shape = field(init=False)
     notes: list[str] = field(init=False, default_factory=list[str])
     last_ticks: int = field(init=False, default=0)
@@ -160,13 +165,17 @@ class Film:
             if first is None:
                 raise VideoError("none of its frames can be decoded: it is damaged or empty")
             self._quarters = round(getattr(first, "rotation", 0) / 90) % 4
-            self.shape = _shape(stream, first, self._quarters)
+            self.shape = _shape(stream, first, self._quarters, self.longest)
         self.notes.clear()
         if self.shape.colours.transfer in (PQ, HLG):
             name = "PQ" if self.shape.colours.transfer == PQ else "HLG"
             raise VideoError(f"it is HDR ({name}), which the networks never saw: make it SDR first")
         if self._interlaced:
             self.notes.append("it is interlaced; its frames are made whole (bwdif)")
+
+    def identity(self) -> object:
+        """See `Clip`."""
+        return source_identity(self.source)
 
     def frames(self) -> Iterator[tuple[int, Frame]]:
         """Every frame that can be decoded, in the decoder's order, which is that of display."""
@@ -177,13 +186,15 @@ class Film:
             if self._interlaced:
                 decoded = _deinterlaced(decoded)
             resized = False
+            given: tuple[int, int] | None = None
             height, width = self.shape.height, self.shape.width
             if self._quarters % 2:
                 height, width = width, height
             for time, frame in decoded:
+                given = given or (frame.height, frame.width)
+                resized |= given != (frame.height, frame.width)
                 if (frame.height, frame.width) != (height, width):
-                    resized = True
-                    frame = frame.reformat(width, height)
+                    frame = frame.reformat(width, height, interpolation="LANCZOS")
                 yield time, _FilmFrame(frame, self.shape.colours, self._quarters)
             if resized:
                 self.notes.append(f"frames of another size are brought to {width}x{height}")
@@ -192,9 +203,9 @@ class Film:
         self, container: InputContainer, stream: VideoStream
     ) -> Iterator[tuple[int, VideoFrame]]:
         """Each frame and its time in ticks of the stream."""
-        decode = _decoder(stream)
+        decode = decoder(stream)
         bad, time, step = 0, 0, _usual_ticks(stream)
-        for packet in _packets(container, stream):
+        for packet in packets(container, stream):
             try:
                 frames = decode(packet) if packet is not None else []
                 bad += packet is None
@@ -210,82 +221,6 @@ class Film:
         if bad:
             what = "a damaged place" if bad == 1 else f"{bad} damaged places"
             self.notes.append(f"{what} cannot be read and is passed over")
-
-
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Any]:
-    """The packets of a stream, the last of them empty; None for a place that cannot be read."""
-    for _ in range(_MOST_BAD):
-        try:
-            yield from container.demux(stream)
-            return
-        except (av.error.FFmpegError, ValueError):
-            yield None
-
-
-def opened(source: FilmSource) -> InputContainer:
-    """The container in `source`, to be closed by `with`.
-
-    Raises:
-        VideoError: it cannot be read, or is none.
-    """
-    if isinstance(source, io.BytesIO):
-        source.seek(0)
-    elif source.exists() and source.stat().st_size == 0:
-        raise VideoError("it is empty, 0 bytes")
-    try:
-        name = source if isinstance(source, io.BytesIO) else str(source)
-        return av.open(name, "r", metadata_errors="replace")
-    except FileNotFoundError as error:
-        raise VideoError("there is no such file") from error
-    except (av.error.InvalidDataError, ValueError) as error:
-        raise VideoError("not a video in a format that FFmpeg reads, or damaged") from error
-    except OSError as error:
-        raise VideoError(error.strerror or str(error)) from error
-
-
-def film_stream(container: InputContainer) -> VideoStream:
-    """The first stream that is a film, not a cover.
-
-    Raises:
-        VideoError: there is none.
-    """
-    for stream in container.streams.video:
-        if not is_cover(stream) and stream.codec_context is not None:  # pyright: ignore[reportUnnecessaryComparison]
-            stream.thread_type = cast(Any, "AUTO")
-            return stream
-    raise VideoError("it has no video track")
-
-
-def is_cover(stream: Any) -> bool:
-    """It is a picture that belongs to the file, as music has one."""
-    disposition = getattr(stream, "disposition", None)
-    return bool(disposition is not None and "attached_pic" in str(disposition))
-
-
-def has_alpha_beside(stream: VideoStream) -> bool:
-    """It is VP8 or VP9 with a second picture, of transparency, beside each."""
-    mode = {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode")
-    return mode == "1" and "vp" in stream.codec_context.name
-
-
-def _decode(packet: Any) -> list[VideoFrame]:
-    return packet.decode()
-
-
-def _decoder(stream: VideoStream) -> Callable[[Any], list[VideoFrame]]:
-    """What makes frames of packets. FFmpeg's own VP8 and VP9 leave transparency away."""
-    name = stream.codec_context.name
-    if not has_alpha_beside(stream):
-        return _decode
-    decoder = cast(
-        Any, av.CodecContext.create(f"libvpx-{name}" if name == "vp9" else "libvpx", "r")
-    )
-    decoder.extradata = stream.codec_context.extradata
-
-    def decode(packet: Any) -> list[VideoFrame]:
-        return decoder.decode(packet if packet.size else None)
-
-    return decode
 
 
 def _duration(frame: VideoFrame) -> int:
@@ -338,7 +273,7 @@ def _deinterlaced(frames: Iterator[tuple[int, VideoFrame]]) -> Iterator[tuple[in
         yield from pulled()
 
 
-def _shape(stream: VideoStream, frame: VideoFrame, quarters: int) -> Shape:
+def _shape(stream: VideoStream, frame: VideoFrame, quarters: int, longest: int | None) -> Shape:
     layout = layout_of(planar_name(frame.format.name))
     assert layout is not None
     full = int(frame.color_range or stream.color_range) == 2
@@ -352,6 +287,10 @@ def _shape(stream: VideoStream, frame: VideoFrame, quarters: int) -> Shape:
         colours = Colours(colours.matrix, True, colours.primaries, colours.transfer)
     aspect = stream.sample_aspect_ratio or Fraction(1)
     height, width = frame.height, frame.width
+    if longest and longest < max(height, width):
+        # Even, since many codecs count by twos.
+        scale = longest / max(height, width) / 2
+        height, width = (max(2, 2 * round(side * scale)) for side in (height, width))
     if quarters % 2:
         height, width, aspect = width, height, 1 / aspect
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)

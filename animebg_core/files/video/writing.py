@@ -17,8 +17,8 @@ import av
 import av.error
 
 from ...errors import VideoError
+from .containers import FilmSource, film_stream, has_alpha_beside, is_cover, opened
 from .formats import container_name
-from .reading import FilmSource, film_stream, has_alpha_beside, is_cover, opened
 
 
 @dataclass(frozen=True, slots=True)

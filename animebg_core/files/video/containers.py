@@ -1,0 +1,109 @@
+"""Containers that FFmpeg reads: opened, their film found, its packets decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import av.error
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from ...errors import VideoError
+
+FilmSource = Path | io.BytesIO
+_ENDS = 1 << 20  # bytes of each end of a file that tell it from others of its size
+_MOST_BAD = 1000  # places that cannot be read, after which a file is taken to end
+
+
+def opened(source: FilmSource) -> InputContainer:
+    """The container in `source`, to be closed by `with`.
+
+    Raises:
+        VideoError: it cannot be read, or is none.
+    """
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    elif source.exists() and source.stat().st_size == 0:
+        raise VideoError("it is empty, 0 bytes")
+    try:
+        name = source if isinstance(source, io.BytesIO) else str(source)
+        return av.open(name, "r", metadata_errors="replace")
+    except FileNotFoundError as error:
+        raise VideoError("there is no such file") from error
+    except (av.error.InvalidDataError, ValueError) as error:
+        raise VideoError("not a video in a format that FFmpeg reads, or damaged") from error
+    except OSError as error:
+        raise VideoError(error.strerror or str(error)) from error
+
+
+def film_stream(container: InputContainer) -> VideoStream:
+    """The first stream that is a film, not a cover.
+
+    Raises:
+        VideoError: there is none.
+    """
+    for stream in container.streams.video:
+        if not is_cover(stream) and stream.codec_context is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            stream.thread_type = cast(Any, "AUTO")
+            return stream
+    raise VideoError("it has no video track")
+
+
+def is_cover(stream: Any) -> bool:
+    """It is a picture that belongs to the file, as music has one."""
+    disposition = getattr(stream, "disposition", None)
+    return bool(disposition is not None and "attached_pic" in str(disposition))
+
+
+def has_alpha_beside(stream: VideoStream) -> bool:
+    """It is VP8 or VP9 with a second picture, of transparency, beside each."""
+    mode = {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode")
+    return mode == "1" and "vp" in stream.codec_context.name
+
+
+def _decode(packet: Any) -> list[VideoFrame]:
+    return packet.decode()
+
+
+def decoder(stream: VideoStream) -> Callable[[Any], list[VideoFrame]]:
+    """What makes frames of packets. FFmpeg's own VP8 and VP9 leave transparency away."""
+    name = stream.codec_context.name
+    if not has_alpha_beside(stream):
+        return _decode
+    vpx = cast(Any, av.CodecContext.create(f"libvpx-{name}" if name == "vp9" else "libvpx", "r"))
+    vpx.extradata = stream.codec_context.extradata
+
+    def decode(packet: Any) -> list[VideoFrame]:
+        return vpx.decode(packet if packet.size else None)
+
+    return decode
+
+
+def packets(container: InputContainer, stream: VideoStream) -> Iterator[Any]:
+    """The packets of a stream, the last of them empty; None for a place that cannot be read."""
+    for _ in range(_MOST_BAD):
+        try:
+            yield from container.demux(stream)
+            return
+        except (av.error.FFmpegError, ValueError):
+            yield None
+
+
+def source_identity(source: FilmSource) -> dict[str, Any]:
+    """What tells a file from another: its size, when it was written, and its ends."""
+    digest = hashlib.sha256()
+    if isinstance(source, io.BytesIO):
+        digest.update(source.getbuffer())
+        return {"size": len(source.getbuffer()), "sha256": digest.hexdigest()}
+    found = source.stat()
+    with source.open("rb") as file:
+        digest.update(file.read(_ENDS))
+        file.seek(max(0, found.st_size - _ENDS))
+        digest.update(file.read(_ENDS))
+    return {"size": found.st_size, "written": found.st_mtime_ns, "ends": digest.hexdigest()}
