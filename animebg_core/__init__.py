@@ -19,14 +19,17 @@ from .errors import (
     WeightsNotFoundError,
 )
 from .files.styles import LITE_STYLES, STYLES, Style
+from .network.blend import blend_generators
 from .network.checkpoint import load_generator
 from .network.generator import Generator
 from .painter import Painter
 from .pipeline import gather_statistics, stylize
+from .upsampling import DEFAULT_PAINTING_SIZE
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DEFAULT_PAINTING_SIZE",
     "LITE_STYLES",
     "STYLES",
     "AnimeBGError",
@@ -45,6 +48,7 @@ __all__ = [
     "StyleError",
     "WeightsError",
     "WeightsNotFoundError",
+    "blend_generators",
     "gather_statistics",
     "load_generator",
     "plan_run",

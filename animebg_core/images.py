@@ -55,6 +55,19 @@ def to_image(painted: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return flipped.add_(1).mul_(0.5).clamp_(0, 1).to(dtype).permute(0, 2, 3, 1)
 
 
+def to_unit(pixels: Tensor) -> Tensor:
+    """Values of bytes, 0 to 255, as float32 from 0 to 1; values of floats as they are.
+
+    The inverse of `to_pixels`.
+    """
+    return pixels.to(torch.float32).div_(255) if pixels.dtype == torch.uint8 else pixels
+
+
+def to_pixels(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Values from 0 to 1 in a float dtype, or in torch.uint8 as 0 to 255, rounded."""
+    return (values.float() * 255).round_().to(dtype) if dtype == torch.uint8 else values.to(dtype)
+
+
 def extend(image: Tensor, least: int) -> Tensor:
     """The image [B, H, W, C], at least `least` pixels a side; crop the top left H x W to undo.
 

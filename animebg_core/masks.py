@@ -18,10 +18,19 @@ def check_strength(strength: float) -> float:
     Raises:
         OptionError: it is not.
     """
-    number = isinstance(strength, (int, float)) and not isinstance(strength, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not number or not 0 <= strength <= 1:
-        raise OptionError(f"strength is a number from 0 (the photo) to 1 (painted), not {strength}")
-    return float(strength)
+    return check_share(strength, "strength is a number from 0 (the photo) to 1 (painted)")
+
+
+def check_share(value: float, wanted: str) -> float:
+    """`value` as a float in 0..1.
+
+    Raises:
+        OptionError: it is not; the text begins with `wanted`.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not number or not 0 <= value <= 1:
+        raise OptionError(f"{wanted}, not {value}")
+    return float(value)
 
 
 def fit_mask(mask: Tensor, image: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ plan, and the smaller plan where memory runs out all the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -19,8 +19,17 @@ from .engine.plan import RunPlan, plan_run
 from .engine.statistics import Statistics
 from .errors import ImageError, MemoryBudgetError
 from .network.generator import Generator
-from .pipeline import Progress, gather_statistics, stylize
+from .pipeline import (
+    Detail,
+    Progress,
+    gather_statistics,
+    plan_size,
+    stylize,
+    stylize_bytes,
+)
+from .upsampling import painted_size
 
+Preview = Callable[[Tensor], None]  # as for `stylize`
 Pixels = NDArray[Any]  # [H, W, 3 or 4] uint8 or uint16
 
 _log = logging.getLogger(__name__)
@@ -77,6 +86,7 @@ class Painter:
         generator: the style.
         strength: 0 is the photo, 1 the painting, between them a mixture.
         mask: [1, H, W] float32 of any size, 1 where to paint; None for everywhere.
+        painting_size, detail, colour: as for `stylize`.
         memory_limit: bytes that a run may take; None for what `memory` says is free.
         memory: None: the generator's device, managed by this process alone.
     """
@@ -84,6 +94,9 @@ class Painter:
     generator: Generator
     strength: float = 1.0
     mask: Tensor | None = None
+    painting_size: int = 0
+    detail: Detail = "photo"
+    colour: float = 1.0
     memory_limit: int | None = None
     memory: Memory = field(default=None)  # pyright: ignore[reportAssignmentType]
 
@@ -109,6 +122,12 @@ class Painter:
         Raises:
             MemoryBudgetError: not even the most frugal way fits the memory.
         """
+        size = pixels.shape[0], pixels.shape[1]
+        smaller = painted_size(*size, self.painting_size) != size
+        if smaller and self.detail == "photo" and pixels.dtype == np.uint8:
+            # No picture of floats at full size: a quarter of the memory there.
+            images = torch.from_numpy(np.ascontiguousarray(pixels)[None])  # pyright: ignore[reportUnknownMemberType]
+            return self._paint(images, statistics, progress, None)[0].cpu().numpy()
         image = image_of(pixels)
         return pixels_of(self.paint_images(image, statistics=statistics, progress=progress), pixels)
 
@@ -118,17 +137,41 @@ class Painter:
         *,
         statistics: Statistics | None = None,
         progress: Progress | None = None,
+        preview: Preview | None = None,
     ) -> Tensor:
         """`stylize` of images [B, H, W, C], by the fastest plan that fits the memory.
 
         Raises:
             MemoryBudgetError: not even the most frugal way fits the memory.
         """
+        return self._paint(images, statistics, progress, preview)
+
+    def _paint(
+        self,
+        images: Tensor,
+        statistics: Statistics | None,
+        progress: Progress | None,
+        preview: Preview | None,
+    ) -> Tensor:
+        """As `paint_images`, of floats or, to be guided by the photo from a smaller size, bytes."""
         plan = self._plan(images)
         while True:
             _log.debug("%dx%d: %s", images.shape[2], images.shape[1], plan)
             self.memory.reserve(plan.peak_bytes)
             try:
+                if images.dtype == torch.uint8:
+                    return stylize_bytes(
+                        images,
+                        self.generator,
+                        strength=self.strength,
+                        mask=self.mask,
+                        plan=plan,
+                        statistics=statistics,
+                        progress=progress,
+                        painting_size=self.painting_size,
+                        colour=self.colour,
+                        preview=preview,
+                    )
                 return stylize(
                     images,
                     self.generator,
@@ -137,6 +180,10 @@ class Painter:
                     plan=plan,
                     statistics=statistics,
                     progress=progress,
+                    painting_size=self.painting_size,
+                    detail=self.detail,
+                    colour=self.colour,
+                    preview=preview,
                 )
             except (RuntimeError, MemoryError) as error:
                 if not self.memory.exhausted(error):
@@ -169,7 +216,8 @@ class Painter:
         return self._within(images, self.memory.free())
 
     def _within(self, images: Tensor, budget: int | None) -> RunPlan:
-        batch, height, width = images.shape[:3]
+        batch, *size = images.shape[:3]
+        height, width = plan_size(size[0], size[1], self.painting_size, self.detail)
         masked = self.mask is not None
         if budget is None:
             budget = 1 << 62  # nobody knows: the fastest plan, and smaller ones when it fails

@@ -6,21 +6,28 @@ from collections.abc import Callable, Sequence
 from collections.abc import Generator as Yields
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from .colour import mix_colours
 from .engine import stream
 from .engine.device import Device
 from .engine.plan import RunPlan, plan_run
 from .engine.schedule import Level, total_work
 from .engine.statistics import Statistics
 from .errors import ImageError, OptionError
-from .images import check_image, extend, to_image, to_network
-from .masks import check_strength, fill_outside, fit_mask, mix, statistics_weight
+from .images import check_image, extend, to_network, to_pixels, to_unit
+from .masks import check_share, check_strength, fit_mask, mix
 from .network.generator import Generator
+from .painting import SHRINK_WORK, UPSAMPLE_WORK, Brush, picture_of
+from .upsampling import check_painting_size, painted_size
 
 Progress = Callable[[int, int], None]
+Detail = Literal["photo", "painting"]
+DETAILS: tuple[Detail, ...] = ("photo", "painting")
+
 _FRUGAL_FIRST: tuple[Level, ...] = ("recompute", "store", "whole")
 
 
@@ -33,6 +40,10 @@ def stylize(
     plan: RunPlan | None = None,
     statistics: Statistics | None = None,
     progress: Progress | None = None,
+    painting_size: int = 0,
+    detail: Detail = "photo",
+    colour: float = 1.0,
+    preview: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Photos as anime backgrounds.
 
@@ -44,11 +55,21 @@ def stylize(
         mask: [H, W], [1, H, W] or [B, H, W] of any size: 1 paints, 0 keeps the photo exactly. The
             statistics of the network's norms see only what is painted. A batch longer than its
             masks repeats them.
-        plan: how to run, from `plan_run`; None chooses one.
+        plan: how to run, from `plan_run` for the size at which the network paints (`plan_size`);
+            None chooses one.
         statistics: of `gather_statistics` with this generator, so that pictures painted under them
             share one palette; None: each picture's own.
         progress: called with (work done, work in all) as the run goes on; what it raises stops the
             run and comes out of this function.
+        painting_size: pixels of the longer side at which the network paints; the painting is then
+            brought to the image's own size along its edges (see `upsampling`). 0, or as many as
+            the image has or more: the image's own size, exactly.
+        detail: whose edges those are: "photo", or "painting" for those of the full-size painting,
+            which takes the time and the memory of painting it as well.
+        colour: 1 gives the painting's colours, 0 the photo's hue and chroma under the painting's
+            lightness (in Oklab), between them a mixture.
+        preview: called with the small painting [N, h, w, 3] float32 of pictures painted together,
+            as soon as it is there.
 
     Returns:
         A new tensor of the image's shape, dtype and device, an ordinary one under whatever mode of
@@ -59,7 +80,73 @@ def stylize(
         MemoryBudgetError: no plan fits the memory.
     """
     check_image(image)
+    return _stylized(
+        image,
+        generator,
+        strength,
+        mask,
+        plan,
+        statistics,
+        progress,
+        painting_size,
+        detail,
+        colour,
+        preview,
+    )
+
+
+def stylize_bytes(
+    pixels: Tensor,
+    generator: Generator,
+    *,
+    painting_size: int,
+    strength: float = 1.0,
+    mask: Tensor | None = None,
+    plan: RunPlan | None = None,
+    statistics: Statistics | None = None,
+    progress: Progress | None = None,
+    colour: float = 1.0,
+    preview: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """`stylize` guided by the photo, from bytes to bytes, with no picture of floats at full size.
+
+    Args:
+        pixels: RGB or RGBA [B, H, W, 3 or 4] uint8, larger than `painting_size`.
+
+    The others are those of `stylize`.
+    """
+    return _stylized(
+        pixels,
+        generator,
+        strength,
+        mask,
+        plan,
+        statistics,
+        progress,
+        painting_size,
+        "photo",
+        colour,
+        preview,
+    )
+
+
+def _stylized(
+    image: Tensor,
+    generator: Generator,
+    strength: float,
+    mask: Tensor | None,
+    plan: RunPlan | None,
+    statistics: Statistics | None,
+    progress: Progress | None,
+    painting_size: int,
+    detail: Detail,
+    colour: float,
+    preview: Callable[[Tensor], None] | None,
+) -> Tensor:
     strength = check_strength(strength)
+    colour = check_share(colour, "colour is a number from 0 (the photo's) to 1 (the painting's)")
+    check_painting_size(painting_size)
+    check_detail(detail)
     _check_statistics(statistics, generator)
     with torch.inference_mode(False):
         result = torch.empty_like(image, requires_grad=False)
@@ -67,7 +154,9 @@ def stylize(
         image = image.detach()
         batch, height, width, _ = image.shape
         masks = None if mask is None else fit_mask(mask, image)
-        plan = plan or plan_run(generator, height, width, batch=batch, masked=mask is not None)
+        small = painted_size(height, width, painting_size)
+        largest = plan_size(height, width, painting_size, detail)
+        plan = plan or plan_run(generator, *largest, batch=batch, masked=mask is not None)
 
         painted: list[int] = []
         for index in range(batch):
@@ -76,26 +165,78 @@ def stylize(
             else:
                 painted.append(index)
         groups = [painted[at : at + plan.batch] for at in range(0, len(painted), plan.batch)]
-        side = generator.design.min_side
-        work = total_work(
-            generator, max(height, side), max(width, side), plan.level, gathers=statistics is None
-        )
-        step = _steps(work * len(groups), progress)
+        work = _work(generator, small, (height, width), plan.level, detail, statistics)
+        brush = Brush(generator, plan, statistics, _steps(work * len(groups), progress))
 
         for group in groups:
             # Indexing with a list copies; one image, the usual case, is a view.
             chosen = slice(group[0], group[0] + 1) if len(group) == 1 else group
-            _stylize_group(
-                image[chosen],
-                generator,
-                plan,
-                strength,
-                None if masks is None else masks[chosen],
-                statistics,
-                write=lambda start, rows, at=chosen: _put(result, at, start, rows),
-                step=step,
-            )
+            photo, room = image[chosen], result[chosen]
+            amount = None if masks is None else masks[chosen]
+
+            def finish(
+                start: int,
+                rows: Tensor,
+                photo: Tensor = photo,
+                room: Tensor = room,
+                amount: Tensor | None = amount,
+            ) -> None:
+                stop = start + rows.shape[1]
+                original = to_unit(photo[:, start:stop])
+                if colour < 1:
+                    seen = original[..., :3].to(rows.device, torch.float32).clamp(0, 1)
+                    rows = mix_colours(rows.movedim(-1, 1), seen.movedim(-1, 1), colour)
+                    rows = rows.movedim(1, -1)
+                share = strength if amount is None else strength * amount[:, start:stop]
+                mixed = mix(original, rows.to(original.device), share)
+                room[:, start:stop] = to_pixels(mixed, room.dtype)
+
+            if small == (height, width):
+                brush.paint(photo, amount, finish)
+            else:
+                guided = room if detail == "painting" else None
+                brush.paint_small(photo, amount, small, guided, finish, preview)
+            if not isinstance(chosen, slice):
+                result[chosen] = room
     return result
+
+
+def check_detail(detail: str) -> None:
+    """Refuse what is neither of `DETAILS`.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if detail not in DETAILS:
+        raise OptionError(f"detail is one of {', '.join(DETAILS)}, not {detail}")
+
+
+def plan_size(height: int, width: int, painting_size: int, detail: str) -> tuple[int, int]:
+    """Height and width of the largest picture that the network paints for one of that size."""
+    if detail == "painting":
+        return height, width
+    return painted_size(height, width, painting_size)
+
+
+def _work(
+    generator: Generator,
+    small: tuple[int, int],
+    full: tuple[int, int],
+    level: Level,
+    detail: Detail,
+    statistics: Statistics | None,
+) -> int:
+    """What the steps of a group add up to."""
+    side, gathers = generator.design.min_side, statistics is None
+
+    def network(size: tuple[int, int]) -> int:
+        return total_work(generator, max(size[0], side), max(size[1], side), level, gathers=gathers)
+
+    if small == full:
+        return network(full)
+    again = detail == "painting"
+    rest = full[0] * full[1] * ((1 + again) * SHRINK_WORK + UPSAMPLE_WORK)
+    return network(small) + (network(full) if again else 0) + rest
 
 
 def gather_statistics(
@@ -150,7 +291,7 @@ def gather_statistics(
         moments = stream.gather(
             generator,
             [replace(plan, level=level, batch=1) for plan in plans],
-            [_picture(picture, colour, device) for picture in pictures],
+            [picture_of(picture, colour, device) for picture in pictures],
             step=_steps(work, progress),
         )
         if progress:
@@ -190,69 +331,3 @@ def _steps(total: int, progress: Progress | None) -> Callable[[int], None]:
             progress(done, total)
 
     return step
-
-
-def _put(result: Tensor, at: slice | list[int], start: int, rows: Tensor) -> None:
-    result[at, start : start + rows.shape[1]] = rows
-
-
-def _picture(
-    image: Tensor, colour: Tensor, device: Device, weight: Tensor | None = None
-) -> stream.Picture:
-    """An image [N, H, W, 3] as the engine reads it: less its mean colour [1 or N, 3].
-
-    The first convolution pads by reflection, so that taking a colour off changes each of its
-    channels by a constant, which the norm behind it takes away. What is left is small where a
-    picture is nearly flat, and there rounding errors would be blown up otherwise.
-    """
-    mean = colour.to(device.device)[:, :, None, None]
-
-    def read(start: int, stop: int) -> Tensor:
-        rows = to_network(image[:, start:stop].to(device.device))
-        return rows.sub_(mean).to(device.arithmetic)
-
-    images, height, width, _ = image.shape
-    return stream.Picture(height, width, read, weight, images)
-
-
-def _stylize_group(
-    photo: Tensor,
-    generator: Generator,
-    plan: RunPlan,
-    strength: float,
-    mask: Tensor | None,
-    statistics: Statistics | None,
-    *,
-    write: Callable[[int, Tensor], None],
-    step: Callable[[int], None],
-) -> None:
-    """Paint photos [N, H, W, C] together; `write` takes a first row and rows [N, h, W, C]."""
-    width = photo.shape[2]
-    device, side = Device.of(generator), generator.design.min_side
-    colours = photo[..., :3]
-    image = extend(colours if mask is None else fill_outside(colours, mask), side)
-    if statistics is None:
-        colour = to_network(image.mean((1, 2), True, dtype=torch.float32))[:, :, 0, 0]
-    else:
-        colour = statistics.colour
-
-    def finish(start: int, rows: Tensor) -> None:
-        original = photo[:, start : start + rows.shape[2]]
-        if not original.shape[1]:
-            return  # the network's output is rounded up
-        painted = to_image(rows[:, :, : original.shape[1], :width]).to(photo.device)
-        amount = strength if mask is None else strength * mask[:, start : start + rows.shape[2]]
-        write(start, mix(original, painted, amount))
-
-    weight = None
-    if mask is not None and statistics is None:
-        seen = extend(statistics_weight(mask)[..., None], side)
-        weight = seen.to(generator.device).permute(0, 3, 1, 2)
-    stream.paint(
-        generator,
-        plan,
-        _picture(image, colour, device, weight),
-        finish,
-        statistics=statistics,
-        step=step,
-    )

@@ -23,6 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .errors import OptionError
+
+# The longer side at which command line and node paint what is larger.
+DEFAULT_PAINTING_SIZE = 1280
 # What `fit` makes for each small pixel: 3 x 3 factors, 3 offsets, 3 least and 3 largest values.
 MAPS = 18
 _RADIUS = 2  # of the window of a fit, in small pixels
@@ -30,6 +34,18 @@ _SMOOTH = 2  # radius over which coefficients and leftovers are averaged
 _EPSILON = 1e-4  # a variance below which a guide is flat: 1% of the range, squared
 _NOISE = 1.0  # how much of the variance within a small pixel counts as noise
 _GAIN = 1.0
+
+
+def check_painting_size(size: int) -> None:
+    """Refuse what is no number of pixels.
+
+    Raises:
+        OptionError: it is not a whole number of 0 or more.
+    """
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise OptionError(
+            f"painting_size is a whole number of pixels, or 0 for the picture's own, not {size}"
+        )
 
 
 def painted_size(height: int, width: int, painting_size: int) -> tuple[int, int]:
@@ -138,7 +154,8 @@ def _regression(guide: Tensor, painting: Tensor, spread: Tensor) -> tuple[Tensor
 
 def _product(factors: Tensor, guide: Tensor) -> Tensor:
     """[N, 9, h, w] times [N, 3, h, w], as 3 x 3 matrices times vectors: [N, 3, h, w]."""
-    return (factors.unflatten(1, (3, 3)) * guide[:, None]).sum(2)
+    rows = factors.view(factors.shape[0], 3, 3, *factors.shape[2:])
+    return (rows * guide[:, None]).sum(2)
 
 
 def _mean(maps: Tensor, radius: int) -> Tensor:
