@@ -1,0 +1,10 @@
+#include "layer.h"
+#include "vector_wide.h"
+
+#include "vector.h"
+#include "product.h"
+#include "winograd.h"
+#include "direct.h"
+#include "settle.h"
+
+const ab_set ab_set_wide = AB_SET("wide");
