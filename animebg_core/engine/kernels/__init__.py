@@ -13,13 +13,17 @@ import torch
 
 from ...network.generator import Generator
 from ..device import Device
-from . import torch_ops, winograd
+from . import native, torch_ops, winograd
 from .contract import Footprint, Kernel, Layer, Made, Rows
 
 __all__ = ["Footprint", "Kernel", "Layer", "Made", "Rows", "choose"]
 
 # In order of preference.
-_SETS: tuple[Callable[[Layer, Device], Kernel | None], ...] = (winograd.make, torch_ops.make)
+_SETS: tuple[Callable[[Layer, Device], Kernel | None], ...] = (
+    native.make,
+    winograd.make,
+    torch_ops.make,
+)
 
 Kernels = Mapping[tuple[str, int], Kernel]
 _chosen: weakref.WeakKeyDictionary[Generator, tuple[object, Kernels]] = weakref.WeakKeyDictionary()

@@ -1,0 +1,331 @@
+"""Fused kernels for the CPU, where the distribution `animebg-kernels` is installed: norm, ReLU and
+padding as a map is read, moments as one is written, 3x3 convolutions by Winograd at all widths.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...network.design import Conv, Stage
+from ...network.generator import ConvWeights
+from ..device import Device, Scratch
+from ..schedule import Step
+from ..statistics import Moments, Norm, chunk
+from . import torch_ops
+from .contract import Footprint, Kernel, Layer, Rows
+
+if TYPE_CHECKING:
+    import animebg_kernels
+
+_log = logging.getLogger(__name__)
+
+# What the kernels read and write; other maps go through a buffer in float32.
+_TYPES = {torch.float32: 0, torch.float16: 1}
+_NORM = ("factor", "offset", "low", "high")
+
+
+def make(layer: Layer, device: Device) -> Kernel | None:
+    """The fused form of a convolution, where there is the library and it is right."""
+    library = _library() if device.cpu else None
+    return None if library is None else _known(layer, library)
+
+
+def instruction_set() -> str | None:
+    """The instruction set that the kernels use, such as "avx2"; None where none are in use."""
+    library = _library()
+    return None if library is None else library.set
+
+
+@cache
+def _library() -> animebg_kernels.Library | None:
+    """The library if it is installed, wanted, and agrees with torch."""
+    try:
+        import animebg_kernels as kernels
+    except ModuleNotFoundError:
+        return None
+    try:
+        library = kernels.load()
+    except kernels.KernelsError as error:
+        _log.warning("the native kernels are not used: %s", error)
+        return None
+    if library is not None and not _agrees(library):
+        _log.warning(
+            "the native kernels (%s) are not used: they differ from torch on this machine; "
+            "ANIMEBG_KERNELS=off says nothing of it",
+            library.set,
+        )
+        return None
+    return library
+
+
+def _known(layer: Layer, library: animebg_kernels.Library) -> Native | None:
+    import animebg_kernels as kernels
+
+    conv, shape = layer.conv, layer.weights.weight.shape
+    inputs, outputs = (shape[0], shape[1]) if conv.transposed else (shape[1], shape[0])
+    geometry = kernels.Conv(
+        conv.kernel,
+        conv.stride,
+        conv.transposed,
+        conv.shuffled,
+        conv.padding == "reflect",
+        not layer.bias,
+        inputs,
+        outputs,
+    )
+    try:
+        return Native(layer, library, geometry, kernels.Layer(library, geometry, None, None))
+    except kernels.KernelsError:
+        return None  # no form for it
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """A convolution by the library.
+
+    Attributes:
+        geometry: as the library wants it.
+        sizes: the layer without weights. Those of a sweep are made when it begins: the transformed
+            ones of all layers together would take more memory than small pictures do.
+    """
+
+    layer: Layer
+    library: animebg_kernels.Library
+    geometry: animebg_kernels.Conv
+    sizes: animebg_kernels.Layer
+
+    def footprint(self, step: Step, images: int, rows: int) -> Footprint:
+        """See `Kernel.footprint`."""
+        width = step.size[1]
+        scratch = {
+            "native": self.sizes.scratch_bytes(rows, width, torch.get_num_threads()) + 64,
+            "rows": images * rows * width * step.outputs * 4,
+        }
+        window = images * _window_rows(step, rows) * step.source[1] * step.inputs * 4
+        return Footprint(window + self.sizes.bytes, 0, scratch)
+
+    def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> NativeRows:
+        """See `Kernel.open`."""
+        return NativeRows(self, source, step, norm, scratch)
+
+
+def _window_rows(step: Step, rows: int) -> int:
+    """Source rows that are held for so many rows."""
+    first, last = step.conv.source_rows(0, rows)
+    return min(last - first, step.source[0])
+
+
+class NativeRows:
+    """The rows of one convolution in one sweep."""
+
+    def __init__(
+        self, kernel: Native, source: Rows, step: Step, norm: Norm | None, scratch: Scratch
+    ) -> None:
+        import animebg_kernels as kernels
+
+        self.height, self.width = step.size
+        self._make = kernels.Rows
+        self._source, self._step, self._scratch = source, step, scratch
+        self._norm = norm
+        self._relu = norm is not None and step.before is not None and step.before.relu
+        weights, threads = kernel.layer.weights, torch.get_num_threads()
+        weight = weights.weight.detach().to(torch.float32).contiguous()
+        bias = weights.bias.detach().to(torch.float32).contiguous() if kernel.layer.bias else None
+        self._layer = kernels.Layer(
+            kernel.library,
+            kernel.geometry,
+            weight.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            threads,
+        )
+        # Raw source rows [first, last), [N, rows, W, C]: none yet.
+        self._window: Tensor | None = None
+        self._first = self._last = 0
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self._rows(start, stop, gathers=False)[0]
+
+    def store(
+        self, start: int, stop: int, out: Tensor | None, weight: Tensor | None, gathers: bool
+    ) -> Moments | None:
+        own = gathers and weight is None
+        if out is not None and out.dtype in _TYPES and out.stride(1) == 1:
+            window = self._slide(start, stop)
+            moments = self._run(window, start, stop, out, gathers=own)
+            return chunk(out, weight, self._scratch) if gathers and not own else moments
+        rows, moments = self._rows(start, stop, gathers=own and out is None)
+        if out is not None:
+            rows = out.copy_(rows)
+        return chunk(rows, weight, self._scratch) if gathers and moments is None else moments
+
+    def _rows(self, start: int, stop: int, *, gathers: bool) -> tuple[Tensor, Moments | None]:
+        """Rows in scratch memory, and their moments."""
+        window = self._slide(start, stop)
+        shape = (window.shape[0], stop - start, self.width, self._step.outputs)
+        rows = self._scratch.take("rows", *shape).permute(0, 3, 1, 2)
+        return rows, self._run(window, start, stop, rows, gathers=gathers)
+
+    def _slide(self, start: int, stop: int) -> Tensor:
+        """The window with all source rows that rows [start, stop) are made of.
+
+        They are copied, if only for the few that the next strip needs again: what is written may
+        lie where they were read.
+        """
+        first, last = self._step.conv.source_rows(start, stop)
+        first, last = max(first, 0), min(last, self._source.height)
+        kept = max(0, self._last - first)
+        begin = first + kept
+        source, fresh = self._source, None
+        if begin < last:
+            # What another of these makes goes straight into this window.
+            fused = isinstance(source, NativeRows)
+            fresh = source._slide(begin, last) if fused else source.rows(begin, last)
+        window = self._make_room(fresh, stop - start, last - first)
+        if kept:
+            # A copy of the few rows, since where they come from and go to may overlap.
+            shift = first - self._first
+            window[:, :kept] = window[:, shift : shift + kept].clone()
+        self._first, self._last = first, last
+        if fresh is not None:
+            target = window[:, kept : last - first].permute(0, 3, 1, 2)
+            if isinstance(source, NativeRows):
+                source._run(fresh, begin, last, target, gathers=False)
+            else:
+                target.copy_(fresh)
+        return window
+
+    def _make_room(self, fresh: Tensor | None, rows: int, needed: int) -> Tensor:
+        """The window, long enough for so many rows of what is made and the rows needed now."""
+        old = self._window
+        if old is None or old.shape[1] < needed:
+            like = fresh if fresh is not None else old
+            assert like is not None
+            fused = isinstance(self._source, NativeRows) or like.dtype not in _TYPES
+            length = max(needed, _window_rows(self._step, rows))
+            window = torch.empty(
+                (like.shape[0], length, self._step.source[1], self._step.inputs),
+                dtype=torch.float32 if fused else like.dtype,
+            )
+            if old is not None:
+                window[:, : old.shape[1]] = old
+            self._window = window
+        assert self._window is not None
+        return self._window
+
+    def _run(
+        self, window: Tensor, start: int, stop: int, out: Tensor, *, gathers: bool
+    ) -> Moments | None:
+        """Rows [start, stop) into `out` [N, C, stop - start, width], of which each pixel's channels
+        lie together, and their moments.
+        """
+        images, step = window.shape[0], self._step
+        threads = torch.get_num_threads()
+        count = self._layer.scratch_bytes(stop - start, self.width, threads)
+        scratch = self._scratch.take("native", count // 4 + 1)
+        found = torch.empty(2, images, step.outputs, dtype=torch.float64)
+        for image in range(images):
+            norm = self._norm_of(image)
+            self._layer.run(
+                self._make(
+                    source=window[image].data_ptr(),
+                    source_row=window.stride(1),
+                    source_type=_TYPES[window.dtype],
+                    first=self._first,
+                    last=self._last,
+                    height=step.source[0],
+                    width=step.source[1],
+                    **{name: part.data_ptr() for name, part in zip(_NORM, norm, strict=False)},
+                    relu=self._relu,
+                    start=start,
+                    stop=stop,
+                    made_width=self.width,
+                    made_type=_TYPES[out.dtype],
+                    made=out[image].data_ptr(),
+                    made_row=out.stride(2),
+                    mean=found[0, image].data_ptr() if gathers else None,
+                    m2=found[1, image].data_ptr() if gathers else None,
+                    scratch=scratch.data_ptr(),
+                    threads=threads,
+                )
+            )
+        if not gathers:
+            return None
+        pixels = (stop - start) * self.width
+        return Moments(torch.full((images, 1), pixels, dtype=torch.float64), found[0], found[1])
+
+    def _norm_of(self, image: int) -> Tensor:
+        """Factor, offset and perhaps low and high of one picture, [0, 2 or 4, C]."""
+        norm = self._norm
+        if norm is None:
+            return torch.empty(0)
+        parts = [norm.factor, norm.offset]
+        if norm.low is not None and norm.high is not None:
+            parts += [norm.low, norm.high]
+        # Statistics may be one picture's for all.
+        return torch.stack([part[min(image, part.shape[0] - 1)].flatten() for part in parts])
+
+
+# --- the check against torch ---
+
+_CHECKED = (
+    (Conv(7, padding="reflect"), 3, 16, False),
+    (Conv(3, stride=2), 16, 24, False),
+    (Conv(3, padding="reflect"), 20, 32, False),
+    (Conv(3, stride=2, transposed=True), 32, 16, True),
+    (Conv(3, shuffled=True), 16, 12, True),
+    (Conv(7, padding="reflect"), 16, 3, True),
+)
+# Products of numbers around 1 in float32; what is wrong is wrong by 1.
+_TOLERANCE = 1e-3
+
+
+def _agrees(library: animebg_kernels.Library) -> bool:
+    """Whether every kind of convolution gives what torch gives, on a small map."""
+    random = torch.Generator().manual_seed(0)
+    device = Device(torch.device("cpu"), torch.float32, cpu=True)
+    for conv, inputs, outputs, bias in _CHECKED:
+        first, second = (inputs, outputs) if conv.transposed else (outputs, inputs)
+        weight = torch.randn(first, second, conv.kernel, conv.kernel, generator=random)
+        weight *= (inputs * conv.kernel**2) ** -0.5
+        layer = Layer(conv, ConvWeights(weight, torch.randn(outputs, generator=random)), bias)
+        made = outputs // 4 if conv.shuffled else outputs
+        source = torch.randn(1, inputs, 9, 11, generator=random)
+        size = (conv.output_size(9), conv.output_size(11))
+        before = Stage("before", (), 1)
+        stage = Stage("checked", (conv,), 1)
+        step = Step(stage, 0, inputs, made, weight.numel(), (9, 11), size, before)
+        norm = Norm(*torch.randn(2, 1, inputs, 1, 1, generator=random))
+        native = _known(layer, library)
+        if native is None:
+            continue
+        results: list[Tensor] = []
+        for kernel in (native, torch_ops.make(layer, device)):
+            scratch = Scratch(device.device)
+            rows = kernel.open(_Map(source), step, norm, scratch)
+            out = torch.empty(1, made, *size).contiguous(memory_format=torch.channels_last)
+            moments = rows.store(0, size[0], out, None, not bias)
+            results.append(out)
+            if moments is not None:
+                results += [moments.mean, moments.m2 / moments.count]
+        half = len(results) // 2
+        for ours, torchs in zip(results[:half], results[half:], strict=True):
+            if not torch.allclose(ours.double(), torchs.double(), rtol=0, atol=_TOLERANCE):
+                return False
+    return True
+
+
+class _Map:
+    """A map in memory, as a source of rows."""
+
+    def __init__(self, data: Tensor) -> None:
+        self._data = data
+        self.height, self.width = data.shape[2:]
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self._data[:, :, start:stop]

@@ -1,0 +1,162 @@
+"""The native kernels, where they are installed: they run, they are right, and they step aside."""
+
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import oracle
+import pytest
+import torch
+
+from animebg_core import load_generator, plan_run, stylize
+from animebg_core.engine import kernels
+from animebg_core.engine.kernels import native
+
+animebg_kernels = pytest.importorskip("animebg_kernels", reason="pip install ./kernels")
+# Two results that differ only in the order of float32 operations, one of them through Winograd's
+# transforms; seen: 8e-6.
+ROUNDING = 2e-5
+
+
+@pytest.fixture(autouse=True)
+def _installed():
+    if os.environ.get("ANIMEBG_KERNELS") == "off":
+        pytest.skip("ANIMEBG_KERNELS=off")
+
+
+def _save(state, path):
+    torch.save(state, path)
+    return load_generator(path)
+
+
+@pytest.fixture(params=["published", "lite", "odd"])
+def style(request, tmp_path):
+    """A network and its state dict: with channels that are multiples of 16, and with none."""
+    state = {
+        "published": lambda: oracle.random_state((32, 48, 64), 1),
+        "lite": lambda: oracle.random_lite_state((32, 64, 48), 1),
+        "odd": lambda: oracle.random_state((5, 17, 33), 1),
+    }[request.param]()
+    return _save(state, tmp_path / "style.pth"), state
+
+
+def test_every_convolution_is_run_by_them(style, monkeypatch):
+    generator, _ = style
+    seen = []
+    run = animebg_kernels.Layer.run
+
+    def counted(layer, rows):
+        seen.append(rows.stop - rows.start)
+        run(layer, rows)
+
+    monkeypatch.setattr(animebg_kernels.Layer, "run", counted)
+    stylize(torch.rand(1, 45, 38, 3), generator)
+    convolutions = sum(len(stage.convs) for stage in generator.stages)
+    assert native.instruction_set() in ("avx2", "avx512", "neon")
+    assert len(seen) >= convolutions
+    chosen = kernels.choose(generator, kernels_device(generator))
+    assert all(isinstance(kernel, native.Native) for kernel in chosen.values())
+
+
+def kernels_device(generator):
+    from animebg_core.engine.device import Device
+
+    return Device.of(generator)
+
+
+@pytest.mark.parametrize(("rows", "block_rows"), [(1000, 1000), (16, 4), (7, 3), (1, 1)])
+@pytest.mark.parametrize(("height", "width"), [(5, 5), (33, 37), (50, 61)])
+def test_every_cut_equals_the_reference(style, rows, block_rows, height, width):
+    generator, state = style
+    image = torch.rand(2, height, width, 3)
+    plan = replace(plan_run(generator, height, width), rows=rows, block_rows=block_rows, batch=2)
+    expected = oracle.stylize(state, image)
+    assert (stylize(image, generator, plan=plan) - expected).abs().max() < ROUNDING
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_flat_pictures_stay_with_float64(style, value):
+    generator, state = style
+    image = torch.full((1, 64, 64, 3), value)
+    expected = oracle.stylize(state, image)
+    # Random networks blow rounding up more than trained ones, for which 2e-5 in [-1, 1] is asked.
+    assert (stylize(image, generator) - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_masks_and_every_dtype_of_maps_give_what_torch_gives(
+    style, monkeypatch, tmp_path, dtype, masked
+):
+    generator = load_generator(tmp_path / "style.pth", dtype=dtype)
+    image = torch.rand(1, 50, 45, 3)
+    mask = None
+    if masked:
+        mask = torch.zeros(50, 45)
+        mask[5:30, 10:40] = 1
+    ours = stylize(image, generator, mask=mask)
+    monkeypatch.setattr(kernels, "_SETS", kernels._SETS[1:])
+    kernels._chosen.clear()
+    torchs = stylize(image, generator, mask=mask)
+    # Half maps: a value that falls to the other side of a rounding, 2**-11 or 2**-8 of it.
+    bound = {torch.float32: ROUNDING, torch.float16: 2e-2, torch.bfloat16: 2e-1}[dtype]
+    kernels._chosen.clear()
+    assert (ours - torchs).abs().max() < bound
+
+
+def test_what_they_take_is_planned(style):
+    generator, _ = style
+    chosen = kernels.choose(generator, kernels_device(generator))
+    from animebg_core.engine.schedule import schedule
+
+    for sweep in schedule(generator, 200, 300, "store"):
+        for step in sweep.steps:
+            needed = chosen[step.stage.name, step.index].footprint(step, 1, 16)
+            assert needed.scratch["native"] > 0
+            assert needed.window > step.source[1] * step.inputs * 4
+
+
+@pytest.fixture
+def _fresh():
+    native._library.cache_clear()
+    yield
+    native._library.cache_clear()
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_kernels_that_differ_from_torch_turn_themselves_off_with_one_warning(monkeypatch, caplog):
+    run = animebg_kernels.Layer.run
+
+    def wrong(layer, rows):
+        rows.relu = not rows.relu
+        run(layer, rows)
+
+    monkeypatch.setattr(animebg_kernels.Layer, "run", wrong)
+    with caplog.at_level(logging.WARNING):
+        assert native.instruction_set() is None
+        assert native.instruction_set() is None
+    assert len(caplog.records) == 1
+    assert "differ from torch" in caplog.text
+
+
+@pytest.mark.usefixtures("_fresh")
+def test_an_unknown_choice_is_said_and_torch_runs(monkeypatch, caplog):
+    monkeypatch.setenv("ANIMEBG_KERNELS", "mmx")
+    with caplog.at_level(logging.WARNING):
+        assert native.instruction_set() is None
+    assert "'mmx'" in caplog.text and "only:" in caplog.text
+
+
+def test_the_environment_switches_them_off():
+    code = "from animebg_core.engine.kernels import native; print(native.instruction_set())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ANIMEBG_KERNELS": "off"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "None"
+    assert "native" not in done.stderr
