@@ -7,16 +7,24 @@ Results go to standard output (a path per line), everything else to standard err
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from .. import __version__
+from ..engine.kernels.native import instruction_set
 from ..errors import AnimeBGError, MaskError, OptionError, StyleError
-from . import convert, download, styles, stylize
+from . import convert, download, export, styles, stylize
 from .terminal import messages, orderly_end, say
 
 # A new command is a module here: HELP, add_arguments(parser) and run(args), the exit status.
-_COMMANDS = {"stylize": stylize, "styles": styles, "download": download, "convert": convert}
+_COMMANDS = {
+    "stylize": stylize,
+    "styles": styles,
+    "download": download,
+    "convert": convert,
+    "export": export,
+}
 
 __all__ = ["main"]
 
@@ -45,9 +53,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"animebg: error: {message} (see {self.prog} --help)\n")
 
 
+class _Version(argparse.Action):
+    """The version, and what convolves on the CPU, which is worked out only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
+        """Print it and end."""
+        name = instruction_set()
+        kernels = f"native kernels ({name})" if name else "torch's kernels"
+        sys.stdout.write(f"animebg {__version__}, {kernels}\n")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="animebg", description="Photos to anime backgrounds.")
-    parser.add_argument("--version", action="version", version=f"animebg {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, module in _COMMANDS.items():
         text = module.HELP
