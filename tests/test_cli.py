@@ -19,7 +19,7 @@ import animebg_core
 from animebg_core import painter
 from animebg_core.cli import download, jobs, main, options, terminal
 from animebg_core.cli.stylize import Report
-from animebg_core.files import photos
+from animebg_core.files import opening, photos
 
 ORIENTATION = 274
 ARTIST = 315
@@ -445,7 +445,7 @@ def test_bad_photos_are_reported_and_the_others_go_on(stylize, tmp_path, capsys)
 
 
 def test_a_photo_above_pillows_default_limit_is_no_bomb(tmp_path, monkeypatch):
-    monkeypatch.setattr(photos, "MAX_PIXELS", 24 * 16)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 24 * 16)
     assert photos.read_photo(saved(tmp_path / "a.png", picture(24, 16))).pixels.shape == (16, 24, 3)
     with pytest.raises(animebg_core.ImageError, match="25x16 is above"):
         photos.read_photo(saved(tmp_path / "b.png", picture(25, 16)))

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from ..errors import AnimeBGError, ImageError, MaskError
-from ..files.photos import MAX_PIXELS, Photo, fitted, read_mask, read_photo, write_photo
+from ..files.opening import MAX_PIXELS
+from ..files.photos import Photo, fitted, read_mask, read_photo, write_photo
 from ..painter import Painter
 from .clips import add_clip_options, is_clip, is_finished, paint_clips
 from .jobs import Job, make_folder, plan_jobs

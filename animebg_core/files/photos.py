@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,44 +11,17 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms
 
 from ..errors import ImageError
+from .colours import srgb_of
+from .metadata import TURNS, for_tiff, orientation_and_exif
+from .opening import Opened, open_picture
 from .whole import whole_file
 
-MAX_PIXELS = 1_000_000_000  # a larger picture is refused as a decompression bomb
-
-# TIFF tags that say how one file stores its pixels (sizes, strips, tiles, compression, colours,
-# embedded blocks), wrong in any other. Orientation, 274, is one because the pixels are upright.
-_STORAGE_TAGS = frozenset(
-    {
-        *range(254, 260),
-        *range(262, 267),
-        273,
-        274,
-        *range(277, 282),
-        *range(288, 294),
-        284,
-        297,
-        301,
-    }
-    | {
-        *range(317, 331),
-        332,
-        334,
-        336,
-        *range(338, 348),
-        *range(512, 530),
-        530,
-        532,
-        700,
-        33723,
-        34377,
-        34675,
-    }
-)
-_EXIF_STORAGE_TAGS = frozenset({0xA002, 0xA003})  # width and height, once more
 _MAX_JPEG_EXIF = 65_533  # one JPEG segment less its length field
+_MOST_LABEL = 15
+_BRIGHTNESS = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +61,27 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
 # What counts as a photo when a folder is walked. Some are here that a Pillow may be unable to read:
 # such a file is to be reported, not passed over.
 PHOTO_SUFFIXES = frozenset(FORMATS) | {
+    ".apng",
     ".avif",
+    ".dib",
     ".gif",
     ".heic",
     ".heif",
+    ".ico",
+    ".j2c",
+    ".j2k",
     ".jp2",
+    ".jpc",
+    ".jpf",
+    ".jpx",
+    ".jxl",
+    ".mpo",
+    ".pbm",
+    ".pcx",
     ".pgm",
+    ".pnm",
     ".ppm",
+    ".qoi",
     ".tga",
 }
 
@@ -122,36 +107,45 @@ def read_photo(path: Path, *, longest: int | None = None) -> Photo:
     """The photo at `path`: first frame, EXIF orientation applied, 8 bits a channel, RGB or RGBA.
 
     16-bit values are rounded to 8. Palette, grey and 1-bit become RGB. CMYK and grey with a profile
-    of their own are converted to sRGB through it, and it is dropped; an RGB profile is kept.
+    of their own are converted to sRGB through it, and it is dropped; an RGB profile is kept. Other
+    statements about colours (gAMA, cHRM, cICP) are carried out: the pixels become sRGB.
 
     Args:
         longest: shrink (LANCZOS) to so many pixels on the longer side; never enlarges.
 
     Raises:
-        ImageError: missing, damaged, no picture, of no known range, or above `MAX_PIXELS`. The text
-            does not name the file.
+        ImageError: missing, damaged, no picture, of no known range, camera raw, high dynamic range,
+            or above `MAX_PIXELS`. The text does not name the file.
     """
-    with _opened(path) as image:
-        notes = _frame_note(image)
-        exif, note = _turn_upright(image)
-        image, icc = _to_rgb(image)
-        scale = longest / max(image.size) if longest else 1.0
-        if scale < 1:
-            size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            image = image.resize(size, Image.Resampling.LANCZOS)
-        return Photo(np.array(image), exif, icc, notes + note)
+    opened = open_picture(path)
+    turned, exif, note = orientation_and_exif(opened.image)
+    image, icc = _to_rgb(opened)
+    if turned in TURNS:
+        image = image.transpose(TURNS[turned])
+    scale = longest / max(image.size) if longest else 1.0
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return Photo(np.array(image), exif, icc, opened.notes + note)
 
 
 def read_mask(path: Path) -> NDArray[np.float32]:
-    """The picture at `path` as a mask [H, W] in [0, 1], white 1, EXIF orientation applied.
+    """The picture at `path` as a mask [H, W] in [0, 1], 1 where to paint, EXIF orientation applied.
+
+    Where it has transparency, its alpha is the mask; else its brightness. If no value is above 15
+    it is a label mask: 0 keeps, and every other value paints. Else values are divided by 255 or
+    65535, whichever their type needs (of 32-bit files the largest value).
 
     Raises:
         ImageError: as `read_photo`.
     """
-    with _opened(path) as image:
-        _turn_upright(image)
-        grey = _eight_bit(image).convert("L")
-        return np.divide(np.asarray(grey), np.float32(255), dtype=np.float32)
+    opened = open_picture(path, mask=True)
+    turned, _, _ = orientation_and_exif(opened.image)
+    values = _mask_values(opened)
+    turned_image = Image.fromarray(values)
+    if turned in TURNS:
+        turned_image = turned_image.transpose(TURNS[turned])
+    return np.array(turned_image)
 
 
 def fitted(photo: Photo, target: Path) -> Photo:
@@ -196,7 +190,7 @@ def write_photo(photo: Photo, target: Path, *, quality: int) -> None:
     form = FORMATS[target.suffix.lower()]
     options: dict[str, Any] = {}
     if photo.exif:
-        options["exif"] = photo.exif
+        options["exif"] = for_tiff(photo.exif) if form.name == "TIFF" else photo.exif
     if photo.icc:
         options["icc_profile"] = photo.icc
     if form.name in ("JPEG", "WEBP"):
@@ -214,94 +208,88 @@ def write_photo(photo: Photo, target: Path, *, quality: int) -> None:
             raise ImageError(f"{form.name}: {error}") from error
 
 
-@contextmanager
-def _opened(path: Path) -> Generator[Image.Image]:
-    """The picture at `path`, not yet decoded; what goes wrong with it becomes an `ImageError`."""
-    try:
-        image: Image.Image = Image.open(path)
-        with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(_too_large(f"{image.width}x{image.height}"))
-            yield image
-    except ImageError:
-        raise
-    except Exception as error:
-        # A damaged file can raise anything in a decoder, and must not stop the other photos.
-        raise ImageError(_reason(path, error)) from error
-
-
-def _too_large(size: str) -> str:
-    limit = MAX_PIXELS // 10**6
-    return f"{size} is above {limit} megapixels: not opened, it may be a decompression bomb"
-
-
-def _reason(path: Path, error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return _too_large("its size")
-    if isinstance(error, UnidentifiedImageError):
-        if path.suffix.lower() in (".heic", ".heif"):
-            return "HEIC is not read: convert it to JPEG or PNG first"
-        return "not a picture in a format that Pillow reads"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, MemoryError):
-        return "too little memory to read it"
-    return f"damaged, or not readable: {error or type(error).__name__}"
-
-
-def _frame_note(image: Image.Image) -> tuple[str, ...]:
-    frames: int = getattr(image, "n_frames", 1)
-    # MPO is a JPEG with previews or a second view behind it.
-    if frames == 1 or image.format == "MPO":
-        return ()
-    return (f"holds {frames} pictures, only the first is painted",)
-
-
-def _turn_upright(image: Image.Image) -> tuple[bytes, tuple[str, ...]]:
-    """Decode `image` and turn it upright; the EXIF to keep, and a note if it is damaged."""
-    image.load()
-    unreadable = ("its EXIF cannot be read and is left out",)
-    try:
-        exif = image.getexif()
-        if image.info.get("exif") and not exif:
-            return b"", unreadable
-        ImageOps.exif_transpose(image, in_place=True)
-        for tag in _STORAGE_TAGS.intersection(exif):
-            del exif[tag]
-        if ExifTags.IFD.Exif in exif:
-            inner = exif.get_ifd(ExifTags.IFD.Exif)
-            for tag in _EXIF_STORAGE_TAGS.intersection(inner):
-                del inner[tag]
-        # Written anew by Pillow, without the thumbnail, which would still show the photo.
-        return (exif.tobytes() if exif else b""), ()
-    except (SyntaxError, ValueError, TypeError, LookupError, OSError, struct.error):
-        return b"", unreadable
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """A picture of more than 8 bits a channel as mode L; any other as it is."""
+def _mask_values(opened: Opened) -> NDArray[np.float32]:
+    """A mask [H, W] in [0, 1], not turned; see `read_mask`."""
+    image, deep = opened.image, opened.deep
     if image.mode == "F":
-        raise ImageError(
-            "floating-point pixels have no agreed range: save it with 8 or 16 bits first"
-        )
-    if image.mode != "I" and not image.mode.startswith("I;16"):
-        return image
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65_535:
-        raise ImageError("32-bit pixels have no agreed range: save it with 8 or 16 bits first")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        numbers = np.asarray(image)
+        if not (numbers.min() >= 0 and numbers.max() <= 1):  # NaN neither
+            raise ImageError("a floating-point mask has values from 0 to 1")
+        return numbers.astype(np.float32)
+    if deep is not None:
+        channels = deep.shape[2]
+        if channels in (2, 4) and deep[..., -1].min() < 65_535:
+            values = deep[..., -1]
+        elif channels >= 3:
+            values = np.rint(deep[..., :3] @ _BRIGHTNESS).astype(np.uint16)
+        else:
+            values = deep[..., 0]
+        # Of 32 bits nobody uses all: what it holds tells.
+        small = image.mode == "I" and values.max() <= 255
+        return _mask_of(values, 255 if small else 65_535)
+    if _has_alpha(image):
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        if alpha.min() < 255:
+            return _mask_of(alpha, 255)
+    return _mask_of(np.asarray(image.convert("RGB").convert("L")), 255)
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, bytes]:
-    """`image` as RGB or, with transparency, RGBA, and the RGB profile it is in or nothing."""
-    icc: bytes = image.info.get("icc_profile") or b""
+def _mask_of(values: NDArray[Any], most: int) -> NDArray[np.float32]:
+    if values.max() <= _MOST_LABEL:
+        return (values > 0).astype(np.float32)
+    return np.divide(values, np.float32(most), dtype=np.float32)
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+
+
+def _to_rgb(opened: Opened) -> tuple[Image.Image, bytes]:
+    """A picture as RGB or, with transparency, RGBA, and the RGB profile it is in or nothing."""
+    image, icc = opened.image, opened.icc
     space = icc[16:20]  # of the pixels that the profile is for
-    clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    image = _eight_bit(image)
+    if opened.deep is not None and space != b"GRAY":
+        return _deep_to_rgb(opened), (icc if space == b"RGB " else b"")
+    clear = _has_alpha(image)
+    if opened.deep is not None:
+        grey = _eight_bits(opened.deep)
+        image = Image.fromarray(grey[..., 0] if grey.shape[2] == 1 else grey)
+        clear = grey.shape[2] == 2
     if space in (b"GRAY", b"CMYK"):
         return _to_srgb(image, icc, clear), b""
     kept = icc if space == b"RGB " and image.mode != "CMYK" else b""
-    return image.convert("RGBA" if clear else "RGB"), kept
+    alpha = _key_alpha(image)
+    image = image.convert("RGB" if alpha is not None or not clear else "RGBA")
+    if alpha is not None:
+        image.putalpha(alpha)
+    if opened.colours:
+        image = Image.fromarray(srgb_of(np.asarray(image), opened.colours))
+    return image, kept
+
+
+def _deep_to_rgb(opened: Opened) -> Image.Image:
+    """16 bits a channel converted in 16 bits, and then rounded to 8."""
+    assert opened.deep is not None
+    deep = opened.deep
+    if deep.shape[2] <= 2:
+        deep = np.concatenate([deep[..., :1]] * 3 + [deep[..., 1:]], -1)
+    if opened.colours:
+        deep = srgb_of(deep, opened.colours)
+    return Image.fromarray(_eight_bits(deep))
+
+
+def _eight_bits(deep: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _key_alpha(image: Image.Image) -> Image.Image | None:
+    """The alpha of a grey picture of fewer than 8 bits, whose clear value is one of those bits."""
+    key = image.info.get("transparency")
+    steps = {"1": 255, "L;2": 85, "L;4": 17}.get(image.info.get("animebg_raw_mode", ""))
+    if not isinstance(key, int) or steps is None or image.mode not in ("1", "L"):
+        return None
+    values = np.asarray(image.convert("L"))
+    return Image.fromarray(np.where(values == key * steps, 0, 255).astype(np.uint8))
 
 
 def _to_srgb(image: Image.Image, icc: bytes, clear: bool) -> Image.Image:
