@@ -6,7 +6,10 @@ nodes.py has the nodes; nothing here knows of styles or widgets.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import sys
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -18,10 +21,14 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy_api.latest import io
+from PIL import Image
 
 from .animebg_core import Generator
 
 FOLDER = "animebg"  # the model folder's name in the host: models/animebg
+
+_STEPS = 1000  # of the bar
+_PREVIEW = 512  # longer side of a preview, in pixels
 
 # How torch's allocators say it: graphics cards; a CPU on Linux and macOS, on Windows; DirectML.
 _NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory", "not enough gpu")
@@ -34,10 +41,12 @@ class LoadedModel:
     """What the loader hands on: a generator in the host's patcher, which moves it between devices.
 
     Attributes:
+        name: of the style, for people.
         patcher: where the host looks for it, for its accounts of the device's memory.
     """
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: Generator, name: str = "") -> None:
+        self.name = name
         # The host looks this class up when it starts and may have put another in its place.
         patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
         self.patcher = patcher(
@@ -107,16 +116,43 @@ def fp16_is_good() -> bool:
     return comfy.model_management.should_use_fp16(comfy.model_management.get_torch_device())
 
 
-def progress() -> Callable[[int, int], None]:
-    """Moves the node's bar, and raises as soon as the user has cancelled."""
-    bar = comfy.utils.ProgressBar(1000)
+# --- What people see while it runs ---
 
-    def report(done: int, total: int) -> None:
+
+class Bar:
+    """The bar of the node that runs, the line of text on it, and pictures of what is coming.
+
+    Called with (work done, work in all), it raises as soon as the user has cancelled.
+    """
+
+    def __init__(self, say: Callable[[int, int], str] | None = None) -> None:
+        """`say` gives the line of text for the work done and the work in all."""
+        self._bar = comfy.utils.ProgressBar(_STEPS)
+        self._say, self._said, self._step = say, -math.inf, 0
+
+    def __call__(self, done: int, total: int) -> None:
         # Itself, since the bar looks for a cancel only when it redraws.
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(1000 * done // max(total, 1))
+        self._step = _STEPS * done // max(total, 1)
+        self._bar.update_absolute(self._step)
+        if self._say and time.monotonic() >= self._said + 1:
+            self._said = time.monotonic()
+            tell(self._say(done, total))
 
-    return report
+    def show(self, images: torch.Tensor) -> None:
+        """Send the first of the images [B, H, W, 3], in [0, 1], to the node as a preview."""
+        pixels = images[0].float().mul(255).round().byte().cpu()
+        preview = ("JPEG", Image.fromarray(pixels.numpy()), _PREVIEW)
+        self._bar.update_absolute(self._step, _STEPS, preview)
+
+
+def tell(text: str) -> None:
+    """Show a line of text on the node that runs, where the host has a page to show it on."""
+    server = getattr(sys.modules.get("server"), "PromptServer", None)
+    running = getattr(sys.modules.get("comfy_execution.utils"), "get_executing_context", None)
+    context = running() if running else None
+    if server is not None and context is not None:
+        server.instance.send_progress_text(text, context.node_id, server.instance.client_id)
 
 
 # --- Folders ---
@@ -155,6 +191,12 @@ def schema(**options: Any) -> io.Schema:
     """The schema with those options that this host knows; older ones refuse the newer."""
     known = {field.name for field in fields(io.Schema)}
     return io.Schema(**{name: value for name, value in options.items() if name in known})
+
+
+def with_data(widget: io.WidgetInput, name: str, data: Any) -> io.WidgetInput:
+    """The widget, with `data` under `name` for the pack's own script in the page."""
+    widget.extra_dict[name] = data
+    return widget
 
 
 def advanced(widget: io.WidgetInput) -> io.WidgetInput:

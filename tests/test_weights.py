@@ -227,7 +227,7 @@ def test_a_shipped_network_is_offered_where_a_download_failed(
     put(places.pack, LITE.file)
     for key in ("shinkai", "kon"):
         with pytest.raises(
-            WeightsNotFoundError, match="the style shinkai-lite, which works offline"
+            WeightsNotFoundError, match=r"the style Makoto Shinkai \(Lite\) \(shinkai-lite\), which"
         ):
             resolve_weights(key, download=False)
 

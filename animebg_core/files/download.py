@@ -10,6 +10,7 @@ import contextlib
 import errno
 import inspect
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ def _fetch_verified(
         aside = set_aside(path, wrong)
     raise ChecksumError(
         f"{style.file} came twice from {_url(style)} and is not the published file ({wrong});"
-        f" it was set aside as {aside}: try again later, or {_by_hand(style, folder)}"
+        f" it was set aside as {aside}: try again later, or {by_hand(style, folder)}"
     )
 
 
@@ -178,6 +179,7 @@ def _fetch(
         return max((_size(path) for path in blobs.glob("*.incomplete")), default=0)
 
     def download() -> Path:
+        _connect()
         try:
             return Path(fetch(**options, force_download=force))
         except OSError as error:
@@ -199,6 +201,20 @@ def _fetch(
         cancelled.set()
         if quiet:
             enable_progress_bars()
+
+
+def _connect() -> None:
+    """Raise where there is no connection: the hub tries again for 23 seconds before it says so."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        cast(Any, get_session()).head(constants.ENDPOINT, timeout=2)
+    except Exception as error:
+        # By name: the hub speaks through requests or httpx, by release. Others may be overcome.
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if names & {"ConnectError", "ConnectTimeout", "ConnectionError", "ProxyError"}:
+            raise
 
 
 def _in_thread(work: Callable[[], Path], tick: Callable[[], None]) -> futures.Future[Path]:
@@ -241,22 +257,21 @@ def _url(style: Style) -> str:
     return huggingface_hub.hf_hub_url(style.repository, style.file)
 
 
-def _by_hand(style: Style, folder: Path | None) -> str:
+def by_hand(style: Style, folder: Path | None) -> str:
+    """What to do without a connection: which file to put where, and which style works now."""
     place = folder or next(own_folders())
     advice = f"download {_url(style)} by hand and put it into {place}"
-    shipped = [lite.key for lite in LITE_STYLES.values() if find_in_folders(lite, own_folders())]
+    shipped = [lite for lite in LITE_STYLES.values() if find_in_folders(lite, own_folders())]
     if not shipped:
         return advice
-    lite = f"{style.key}-lite"
-    return (
-        f"{advice}, or use the style {lite if lite in shipped else shipped[0]}, which works offline"
-    )
+    lite = next((lite for lite in shipped if lite.key == f"{style.key}-lite"), shipped[0])
+    return f"{advice}, or use the style {lite.label} ({lite.key}), which works offline"
 
 
 def _download_error(style: Style, folder: Path | None, error: Exception) -> DownloadError:
     return DownloadError(
         f"{style.file} could not be downloaded from {style.repository}: {_reason(error)};"
-        f" try again, or {_by_hand(style, folder)}"
+        f" try again, or {by_hand(style, folder)}"
     )
 
 
@@ -282,6 +297,8 @@ def _reason(error: Exception) -> str:
             return "the server did not answer in time"
     *_, last = _chain(error)
     text = (str(last).strip() or type(last).__name__).splitlines()[0].rstrip(" .")
+    if number := re.fullmatch(r"(?:\[Errno )?(\d+)\]?", text):  # it tells nobody anything
+        text = os.strerror(int(number[1]))
     return f"no working connection to {constants.ENDPOINT} ({text})"
 
 
@@ -305,7 +322,7 @@ def missing_error(style: Style) -> WeightsNotFoundError:
         )
     return WeightsNotFoundError(
         f"{file_names(style)} is not installed: run `animebg download {style.key}`,"
-        f" or {_by_hand(style, None)}"
+        f" or {by_hand(style, None)}"
     )
 
 
