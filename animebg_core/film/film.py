@@ -159,7 +159,7 @@ class _Run:
             times=plan.times.tolist(),
             last=self._clip.last_ticks,
             time_base=self._clip.shape.time_base,
-            trim=self._trim,
+            trim=self._trim.after(plan.first * self._clip.shape.time_base),
             progress=lambda done, total: self._report(Progress("joining", done, total)),
         )
         work.remove()

@@ -133,8 +133,8 @@ def _fades(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Gain and offset of frames [start, stop): below 1 and above 0 where they fade to one colour.
 
-    A fade is known by its end, which is flat: going back from there the deviation grows, and with
-    it, in the same measure, the distance of the mean from the end's colour. So the camera may move
+    A fade is known by its end, which is flat: going back from there the distance from the end's
+    colour grows, and with it, in about the same measure, the deviation. So the camera may move
     meanwhile.
     """
     gain = np.ones(stop - start, np.float32)
@@ -160,9 +160,11 @@ def _fades(
             frames = [k for k in inside if start <= first + k < stop]
             if not frames or deviation[frames[0]] < _FLAT:
                 continue
-            reached = _faded(deviation[frames], np.linalg.norm(means[frames] - end, axis=1))
-            for k in frames[:reached]:
-                own = float(deviation[k] / deviation[frames[reached]])
+            apart = np.square(glances[[first + k for k in frames]] - end).mean((1, 2, 3))
+            distance = np.sqrt(apart)
+            reached = _faded(deviation[frames], distance)
+            for at_fade, k in enumerate(frames[:reached]):
+                own = float(distance[at_fade] / distance[reached])
                 index = first + k - start
                 if own < gain[index]:
                     gain[index], offset[index] = own, (1 - own) * end
@@ -173,9 +175,9 @@ def _faded(deviation: NDArray[np.float32], distance: NDArray[np.float32]) -> int
     """How many frames, the flattest first, belong to a fade; the next shows the scene as it is."""
     for k in range(len(deviation) - 1):
         ahead = min(k + 3, len(deviation) - 1)  # over three, since single frames waver
-        growth = float(np.log(deviation[ahead] / deviation[k]))
-        along = float(np.log(max(distance[ahead], 1e-6) / max(distance[k], 1e-6)))
-        if growth < 0.01 or abs(along - growth) > 0.05 + 0.5 * growth:
+        growth = float(np.log(max(distance[ahead], 1e-6) / max(distance[k], 1e-6)))
+        along = float(np.log(deviation[ahead] / deviation[k]))
+        if growth < 0.01 or abs(along - growth) > 0.15 + 0.5 * growth:
             return k
     return len(deviation) - 1
 

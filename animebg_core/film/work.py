@@ -46,11 +46,13 @@ class FilmPlan:
 
     Attributes:
         begin: the number of its first frame in the clip.
+        first: when the clip's own first frame is shown, in ticks.
         times: of each of its frames, in ticks of the clip, strictly rising, the trim taken off.
         shots: without gaps.
     """
 
     begin: int
+    first: int
     times: NDArray[np.int64]
     shots: tuple[Shot, ...]
 
@@ -107,7 +109,9 @@ def make_plan(clip: Clip, trim: Trim, *, keys: int, step: Any = None) -> FilmPla
             raise VideoError(f"nothing to paint: it is {float(seconds[-1]):.2f} seconds long")
         moved = int(times[0]) + round(trim.start / tick)
     small = np.array(glances[kept[0] : kept[-1] + 1], np.float32)
-    return FilmPlan(int(kept[0]), times[kept] - moved, tuple(find_shots(small, keys=keys)))
+    return FilmPlan(
+        int(kept[0]), int(times[0]), times[kept] - moved, tuple(find_shots(small, keys=keys))
+    )
 
 
 class Work:
@@ -148,12 +152,13 @@ class Work:
             keys = tuple(int(k) for k in arrays[f"keys{number}"])
             gain, offset = arrays["gain"][start:stop], arrays["offset"][start:stop]
             shots.append(Shot(start, stop, keys, gain, offset))
-        return FilmPlan(int(arrays["begin"]), arrays["times"], tuple(shots))
+        return FilmPlan(int(arrays["begin"]), int(arrays["first"]), arrays["times"], tuple(shots))
 
     def save_plan(self, plan: FilmPlan) -> None:
         """Keep the plan: a later run goes by it."""
         arrays: dict[str, Any] = {
             "begin": plan.begin,
+            "first": plan.first,
             "times": plan.times,
             "shots": np.array([(shot.start, shot.stop) for shot in plan.shots]),
             "gain": np.concatenate([shot.gain for shot in plan.shots]),

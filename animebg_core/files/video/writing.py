@@ -32,6 +32,13 @@ class Trim:
     def whole(self) -> bool:
         return self.start <= 0 and self.stop is None
 
+    def after(self, seconds: Fraction) -> Trim:
+        """The same part of a film that starts so much later."""
+        if self.whole:
+            return self
+        stop = None if self.stop is None else self.stop + seconds
+        return Trim(self.start + seconds, stop)
+
 
 _INDEXED = (".mp4", ".m4v", ".mov")
 

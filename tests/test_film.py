@@ -1,0 +1,395 @@
+"""Films painted: cuts, fades, steadiness, and a film that no crash can change."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+av = pytest.importorskip("av", exc_type=ImportError)
+
+from clips import Sound, make_clip, packets, pictures, times_of  # noqa: E402
+
+from animebg_core import load_generator  # noqa: E402
+from animebg_core.errors import OptionError, VideoError  # noqa: E402
+from animebg_core.files.video.output import film_output  # noqa: E402
+from animebg_core.files.video.reading import Film  # noqa: E402
+from animebg_core.files.video.writing import Trim  # noqa: E402
+from animebg_core.film import film as film_module  # noqa: E402
+from animebg_core.film.film import paint_film  # noqa: E402
+from animebg_core.film.looks import burst  # noqa: E402
+from animebg_core.film.motion import _Shift, find_motion, shift  # noqa: E402
+from animebg_core.film.shots import find_cuts, find_shots  # noqa: E402
+from animebg_core.film.steady import Painted, steadied  # noqa: E402
+from animebg_core.painter import Painter  # noqa: E402
+
+SIZE = 36, 64
+
+
+def texture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture with structure at every size, [H, W, 3] in 0..1."""
+    rng = np.random.default_rng(seed)
+    result = np.zeros((height, width, 3))
+    for cell in (1, 2, 4, 8, 16):
+        part = rng.random((height // cell + 2, width // cell + 2, 3))
+        result += cell * part.repeat(cell, 0).repeat(cell, 1)[:height, :width]
+    return (result / result.max() * 0.8 + 0.1).clip(0, 1)
+
+
+def sixteen(frames) -> list[np.ndarray]:
+    return [np.rint(np.clip(frame, 0, 1) * 65535).astype(np.uint16) for frame in frames]
+
+
+def pan(count: int, step: int = 1, seed: int = 0) -> list[np.ndarray]:
+    wide = texture(SIZE[0], SIZE[1] + count * step, seed)
+    return [wide[:, k * step : k * step + SIZE[1]] for k in range(count)]
+
+
+def glances(frames) -> np.ndarray:
+    return np.stack([frame.reshape(9, 4, 16, 4, 3).mean((1, 3)) for frame in frames]).astype("f4")
+
+
+@pytest.fixture(scope="module")
+def painter(checkpoint) -> Painter:
+    return Painter(load_generator(checkpoint))
+
+
+@pytest.fixture
+def paint(tmp_path, painter):
+    """Paints a clip; returns the path of the film."""
+
+    def run(frames, name="out.mkv", *, strength=1.0, mask=None, report=None, codec=None, **options):
+        source = tmp_path / "in.mkv"
+        if not source.exists():
+            make_clip(source, sixteen(frames), pixels="yuv444p", sound=Sound("aac"))
+        clip = Film(source)
+        if codec is None and name.endswith(".mkv"):
+            codec = "ffv1"
+        output = film_output(tmp_path / name, clip.shape, codec=codec, vectors=False)
+        one = Painter(painter.generator, strength=strength, mask=mask)
+        paint_film(clip, output, one, source=source, report=report, **options)
+        return tmp_path / name
+
+    return run
+
+
+# --- cuts and exposure ---
+
+
+def test_cuts_are_found_and_none_invented():
+    frames = [*pan(12), *pan(9, 2, seed=1), *pan(15, 3, seed=2)]
+    assert find_cuts(glances(frames)) == [12, 21]
+
+
+def test_a_flash_and_a_fade_are_no_cuts_and_a_scene_behind_black_is_one():
+    scene, other = pan(30), pan(30, seed=3)
+    flash = [np.ones_like(f) if k == 14 else 0.9 + 0.1 * f if k == 15 else f
+             for k, f in enumerate(scene)]  # fmt: skip
+    assert find_cuts(glances(flash)) == []
+    dip = [f * min(1, abs(k - 15) / 10) for k, f in enumerate(scene)]
+    assert find_cuts(glances(dip)) == []
+    ramp = np.clip(np.arange(30) / 20, 0, 1)
+    through_black = [f * r for f, r in zip(scene, ramp[::-1], strict=True)]
+    through_black += [f * r for f, r in zip(other, ramp, strict=True)]
+    [cut] = find_cuts(glances(through_black))
+    assert 20 < cut <= 31
+
+
+@pytest.mark.parametrize("end", [0.0, 1.0], ids=["black", "white"])
+def test_the_gain_of_a_fade_is_found_though_the_camera_moves(end):
+    ramp = np.clip(1 - (np.arange(40) - 10) / 25, 0, 1)
+    frames = [f * r + end * (1 - r) for f, r in zip(pan(40), ramp, strict=True)]
+    [shot] = find_shots(glances(frames), keys=4)
+    # The scene's own contrast changes by some percent as the camera moves.
+    assert np.abs(shot.gain - ramp).max() < 0.08
+    assert np.abs(shot.offset - end * (1 - ramp)[:, None]).max() < 0.08
+    assert all(ramp[key] > 0.6 for key in shot.keys)
+
+
+def test_a_scene_that_merely_moves_has_no_exposure():
+    for step in (1, 3):
+        [shot] = find_shots(glances(pan(30, step)), keys=4)
+        assert np.all(shot.gain == 1) and np.all(shot.offset == 0)
+
+
+def test_a_fade_stays_a_fade_and_black_stays_black(paint):
+    ramp = np.clip(1 - np.arange(16) / 12, 0, 1)
+    scene = pan(16)
+    film = paint([f * r for f, r in zip(scene, ramp, strict=True)], steadiness=0.0)
+    means = [float(p.mean()) for p in frames_of(film)]
+    for before, behind in zip(means, means[1:], strict=False):
+        assert behind <= before + 0.005  # a step of 255: it never brightens
+    assert means[0] > 0.25
+    assert max(means[12:]) < 1.5 / 255  # the painter never sees them
+
+
+def test_a_frame_whose_painting_bursts_is_known():
+    photo = sixteen([texture(64, 64)])[0]
+    assert not burst(photo, photo)
+    blown = photo.copy()
+    blown[:32] = 65535 * (photo[:32].mean() < 32768)
+    assert burst(np.full_like(photo, 9000), np.full_like(photo, 60000))
+
+
+# --- steadiness ---
+
+
+@pytest.mark.parametrize("offset", [(3, 0), (-2, 1), (0.5, 0.25)])
+def test_a_shift_is_measured_to_a_fraction_of_a_pixel(offset):
+    big = (texture(256, 512, 4) * 255).astype(np.float32)
+    tensor = torch.from_numpy(big).permute(2, 0, 1)[None]
+    columns, rows = offset
+
+    def view(right, down):
+        y, x = torch.meshgrid(torch.arange(96.0) + 80, torch.arange(160.0) + 120, indexing="ij")
+        grid = torch.stack([(x + right) * 2 / 511 - 1, (y + down) * 2 / 255 - 1], -1)[None]
+        part = torch.nn.functional.grid_sample(tensor, grid, align_corners=True, mode="bicubic")
+        return part[0].mean(0).clamp(0, 255).numpy().astype(np.uint8)
+
+    found = shift(view(columns, rows), view(0, 0))
+    # A tenth of a pixel moves an edge of half the range by a twentieth of it.
+    assert found == pytest.approx((columns, rows), abs=0.1)
+
+
+@pytest.mark.parametrize("motion", [find_motion(), _Shift()], ids=["best", "plain"])
+def test_flicker_of_the_painting_goes_and_the_photo_is_followed(motion):
+    rng = np.random.default_rng(0)
+    wide = texture(96, 200, 5)
+    photos = [wide[:, 2 * k : 2 * k + 128] for k in range(9)]
+    noisy = [photo + rng.normal(0, 0.05, photo.shape) for photo in photos]
+    frames = [
+        Painted(k, 0, *sixteen([photo, painting]))
+        for k, (photo, painting) in enumerate(zip(photos, noisy, strict=True))
+    ]
+    for frame, mean in steadied(frames, motion, 1.0):
+        inside = (slice(8, -8), slice(12, -12))
+        before = np.abs(noisy[frame.index] - photos[frame.index])[inside].mean()
+        after = np.abs(mean - photos[frame.index])[inside].mean()
+        # Five frames' noise averages to 0.45 of one's; the ends have three, 0.58.
+        assert after < 0.75 * before
+
+
+def test_nothing_of_another_shot_or_of_what_differs_comes_into_a_frame():
+    one, other = sixteen([texture(48, 64, 1), texture(48, 64, 2)])
+    frames = [Painted(k, k // 3, *([one, one] if k < 3 else [other, other])) for k in range(6)]
+    for frame, mean in steadied(frames, find_motion(), 1.0):
+        assert np.abs(mean * 65535 - frame.painting).max() < 66  # a thousandth: sums in float32
+    # A bright thing passes over a grey ground: no ghost of it where it is not.
+    frames = []
+    for k in range(5):
+        photo = np.full((48, 64, 3), 0.3)
+        photo[16:32, 12 * k : 12 * k + 8] = 0.9
+        frames.append(Painted(k, 0, *sixteen([photo, photo])))
+    for frame, mean in steadied(frames, _Shift(), 1.0):
+        # But for its rim: where a shift is a fraction of a pixel off, an edge is softer there.
+        away = np.ones((48, 64), bool)
+        away[15:33, max(0, 12 * frame.index - 1) : 12 * frame.index + 9] = False
+        difference = np.abs(mean - frame.painting / 65535)
+        assert difference[away].max() < 0.02  # five steps of 255
+        assert difference.max() < 0.15
+
+
+def test_steadiness_zero_leaves_each_frame_as_it_is_painted():
+    photos = sixteen(pan(4))
+    frames = [Painted(k, 0, photo, photo[::-1].copy()) for k, photo in enumerate(photos)]
+    for frame, mean in steadied(frames, find_motion(), 0.0):
+        assert np.array_equal(np.rint(mean * 65535), frame.painting)
+
+
+# --- the film ---
+
+
+def frames_of(path) -> list[np.ndarray]:
+    """Frames as RGB in 0..1."""
+    return [frame.pixels() / 65535 for _, frame in Film(path).frames()]
+
+
+def test_strength_zero_gives_the_film_back(paint, tmp_path):
+    film = paint(pan(10), strength=0.0)
+    for one, other in zip(pictures(tmp_path / "in.mkv"), pictures(film), strict=True):
+        assert np.array_equal(one, other)
+    assert packets(film, "audio") == packets(tmp_path / "in.mkv", "audio")
+    assert times_of(film) == times_of(tmp_path / "in.mkv")
+
+
+def test_what_the_mask_keeps_is_the_photo_exactly(paint, tmp_path):
+    mask = torch.zeros(1, *SIZE)
+    mask[:, :, 32:] = 1
+    film = paint(pan(6), mask=mask)
+    for photo, painted in zip(frames_of(tmp_path / "in.mkv"), frames_of(film), strict=True):
+        assert np.array_equal(photo[:, :32], painted[:, :32])
+        assert np.abs(photo[:, 32:] - painted[:, 32:]).mean() > 0.02
+
+
+def test_a_trim_is_the_same_frames_at_earlier_times(paint, tmp_path):
+    film = paint(pan(20), strength=0.0, trim=Trim(Fraction(2, 10), Fraction(5, 10)))
+    whole = pictures(tmp_path / "in.mkv")
+    start = times_of(tmp_path / "in.mkv")[0]
+    moments = [10 * (t - start) for t in times_of(tmp_path / "in.mkv")]
+    wanted = [at for at, moment in enumerate(moments) if 2 <= moment < 5]
+    for at, picture in zip(wanted, pictures(film), strict=True):
+        assert np.array_equal(whole[at], picture)
+    assert times_of(film)[0] == 0
+    sound = [t for _, t in packets(film, "audio")]
+    assert min(sound) >= 0 and max(sound) < 0.3
+    with pytest.raises(VideoError, match="nothing to paint"):
+        paint(pan(20), name="late.mkv", trim=Trim(Fraction(99)))
+
+
+def test_options_outside_their_range_are_refused(paint):
+    with pytest.raises(OptionError, match="0 to 1"):
+        paint(pan(2), steadiness=1.5)
+
+
+class StopHere(Exception):  # noqa: N818 - no error
+    pass
+
+
+@pytest.mark.parametrize("codec", ["h264", "ffv1"])
+def test_a_stopped_film_goes_on_and_ends_the_same(paint, tmp_path, monkeypatch, codec):
+    monkeypatch.setattr("animebg_core.film.work.SEGMENT", 5)
+    frames = [*pan(9), *pan(8, 2, seed=1)]
+    whole = paint(frames, "whole.mkv", codec=codec)
+    painted = []
+    for stop_at in (3, 8, 9, 15):
+        begun = None
+
+        def report(progress, stop_at=stop_at):
+            nonlocal begun
+            if progress.stage == "painting":
+                begun = progress.done if begun is None else begun
+                if progress.done >= stop_at:
+                    raise StopHere
+
+        with pytest.raises(StopHere):
+            paint(frames, "again.mkv", codec=codec, report=report)
+        assert not (tmp_path / "again.mkv").exists()
+        painted.append(begun)
+    again = paint(frames, "again.mkv", codec=codec)
+    # Segments of five: all that is whole is kept.
+    assert painted == [0, 0, 5, 5]
+    assert packets(again, "video") == packets(whole, "video")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_other_options_begin_anew(paint, tmp_path, monkeypatch):
+    monkeypatch.setattr("animebg_core.film.work.SEGMENT", 4)
+    frames = pan(9)
+
+    def report(progress):
+        if progress.stage == "painting" and progress.done >= 6:
+            raise StopHere
+
+    with pytest.raises(StopHere):
+        paint(frames, report=report)
+    kept = []
+    film = paint(frames, steadiness=0.0, report=lambda progress: kept.append(progress.kept))
+    assert set(kept) == {0}
+    assert len(pictures(film)) == 9
+
+
+def test_a_full_disk_keeps_what_is_finished(paint, monkeypatch):
+    monkeypatch.setattr("animebg_core.film.work.SEGMENT", 4)
+    frames = pan(10)
+    whole = paint(frames, "whole.mkv")
+    add, count = film_module.SegmentFile.add, 0
+
+    def full(self, pixels):
+        nonlocal count
+        count += 1
+        if count == 6:
+            raise OSError(28, "No space left on device")
+        add(self, pixels)
+
+    monkeypatch.setattr(film_module.SegmentFile, "add", full)
+    with pytest.raises(OSError, match="No space left"):
+        paint(frames, "again.mkv")
+    kept = []
+    again = paint(frames, "again.mkv", report=lambda progress: kept.append(progress.kept))
+    assert max(kept) == 4
+    assert packets(again, "video") == packets(whole, "video")
+
+
+def test_too_little_disk_is_said_before_anything_is_painted(paint, monkeypatch):
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr(film_module.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(VideoError, match="make room"):
+        paint(pan(4))
+
+
+def test_a_segment_painted_alone_equals_the_whole(paint, tmp_path, monkeypatch):
+    monkeypatch.setattr("animebg_core.film.work.SEGMENT", 4)
+    frames = pan(12)
+    whole = pictures(paint(frames, "whole.mkv"))
+
+    def report(progress):
+        if progress.stage == "joining":
+            raise StopHere
+
+    with pytest.raises(StopHere):
+        paint(frames, "again.mkv", report=report)
+    (tmp_path / ".again.mkv.animebg" / "segment-00001.mkv").unlink()
+    again = pictures(paint(frames, "again.mkv"))
+    for one, other in zip(whole, again, strict=True):
+        assert np.array_equal(one, other)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from animebg_core.cli import main
+import animebg_core.film.work as work
+work.SEGMENT = 4
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_command_goes_on_and_ends_the_same(tmp_path, checkpoint):
+    source = make_clip(tmp_path / "in.mkv", sixteen(pan(14)), pixels="yuv444p", sound=Sound("aac"))
+
+    def command(name):
+        line = ["stylize", str(source), "-o", str(tmp_path / name), "--style", str(checkpoint)]
+        return [sys.executable, "-c", KILLED, *line]
+
+    subprocess.run(command("whole.mp4"), check=True, timeout=120)
+    work = tmp_path / ".again.mp4.animebg"
+    kills = 0
+    for wanted in (1, 2):
+        process = subprocess.Popen(command("again.mp4"))
+        while process.poll() is None and len(list(work.glob("segment-*.mkv"))) < wanted:
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait(60)
+        kept = len(list(work.glob("segment-*.mkv"))) if work.exists() else 99
+        assert kept >= wanted
+    assert kills  # else it showed nothing
+    done = subprocess.run(
+        command("again.mp4"), check=True, timeout=120, stderr=subprocess.PIPE, text=True
+    )
+    assert "of them painted before" in done.stderr or kills < 2
+    assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"in.mkv", "whole.mp4", "again.mp4"}
+
+
+def test_a_plan_that_is_not_readable_is_made_anew(paint, tmp_path):
+    def report(progress):
+        if progress.stage == "painting" and progress.done >= 1:
+            raise StopHere
+
+    with pytest.raises(StopHere):
+        paint(pan(3), report=report)
+    plan = tmp_path / ".out.mkv.animebg" / "plan.json"
+    assert json.loads(plan.read_text())["steadiness"] == 1.0
+    plan.write_text("{")
+    assert len(pictures(paint(pan(3)))) == 3
