@@ -64,7 +64,17 @@ def painter(checkpoint) -> Painter:
 def paint(tmp_path, painter):
     """Paints a clip; returns the path of the film."""
 
-    def run(frames, name="out.mkv", *, strength=1.0, mask=None, report=None, codec=None, **options):
+    def run(
+        frames,
+        name="out.mkv",
+        *,
+        strength=1.0,
+        mask=None,
+        report=None,
+        codec=None,
+        painting_size=0,
+        **options,
+    ):
         source = tmp_path / "in.mkv"
         if not source.exists():
             make_clip(source, sixteen(frames), pixels="yuv444p", sound=Sound("aac"))
@@ -72,7 +82,7 @@ def paint(tmp_path, painter):
         if codec is None and name.endswith(".mkv"):
             codec = "ffv1"
         output = film_output(tmp_path / name, clip.shape, codec=codec, vectors=False)
-        one = Painter(painter.generator, strength=strength, mask=mask)
+        one = Painter(painter.generator, strength=strength, mask=mask, painting_size=painting_size)
         paint_film(clip, output, one, source=source, report=report, **options)
         return tmp_path / name
 
@@ -216,6 +226,19 @@ def test_strength_zero_gives_the_film_back(paint, tmp_path):
         assert np.array_equal(one, other)
     assert packets(film, "audio") == packets(tmp_path / "in.mkv", "audio")
     assert times_of(film) == times_of(tmp_path / "in.mkv")
+
+
+def test_painting_small_takes_statistics_of_small_key_frames(paint, painter, monkeypatch):
+    seen = []
+    gather = Painter.gather
+
+    def spy(self, pictures, **options):
+        seen.extend(picture.shape[:2] for picture in pictures)
+        return gather(self, pictures, **options)
+
+    monkeypatch.setattr(Painter, "gather", spy)
+    assert len(frames_of(paint(pan(3), painting_size=32))) == 3
+    assert set(seen) == {(18, 32)}
 
 
 def test_what_the_mask_keeps_is_the_photo_exactly(paint, tmp_path):

@@ -58,7 +58,12 @@ def run(args: argparse.Namespace) -> int:
         say(f"{len(jobs) - len(todo)} finished before, left as they are (see --overwrite)")
     if todo:
         make_folder(todo[0].target.parent)
-        painter = Painter(load_network(args), args.strength, _mask(args.mask), args.memory_limit)
+        painter = Painter(
+            load_network(args),
+            strength=args.strength,
+            mask=_mask(args.mask),
+            memory_limit=args.memory_limit,
+        )
         report.total = len(todo)
         clips = [job for job in todo if is_clip(job)]
         photos = [job for job in todo if job not in clips]

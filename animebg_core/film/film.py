@@ -25,6 +25,7 @@ from ..files.video.segments import SegmentFile
 from ..files.video.writing import Trim
 from ..files.whole import whole_file
 from ..painter import Painter
+from ..pipeline import plan_size
 from .looks import Looks, film_frames, mask_at, with_exposure, without_exposure
 from .motion import find_motion
 from .shots import LEAST_GAIN
@@ -190,8 +191,9 @@ class _Run:
             free = self._painter.memory_limit or self._painter.memory.free()
             chosen = plan_run(
                 self._painter.generator,
-                shape.height,
-                shape.width,
+                *plan_size(
+                    shape.height, shape.width, self._painter.painting_size, self._painter.detail
+                ),
                 budget=free if free is not None else 1 << 62,
                 masked=self._painter.mask is not None,
             )

@@ -22,6 +22,7 @@ from ..errors import MemoryBudgetError, VideoError
 from ..files.video.reading import Clip
 from ..masks import fit_mask
 from ..painter import Painter
+from ..upsampling import painted_size, shrink
 from .work import FilmPlan, Work
 
 _AHEAD = 3  # frames that are decoded before they are needed
@@ -70,7 +71,8 @@ class Looks:
     def _of(self, number: int) -> Statistics:
         found = self._work.load_statistics(number)
         if found is None:
-            found = self._gathered(list(self._key_frames(number)))
+            scenes = [_small(scene, self._painter) for scene in self._key_frames(number)]
+            found = self._gathered(scenes)
             self._work.save_statistics(number, found)
         return found
 
@@ -102,6 +104,21 @@ class Looks:
             left -= 1
             if not left:
                 return
+
+
+def _small(scene: NDArray[np.uint16], painter: Painter) -> NDArray[np.uint16]:
+    """A scene at the size at which the network paints it."""
+    height, width = scene.shape[:2]
+    size = painted_size(height, width, painter.painting_size)
+    if size == (height, width):
+        return scene
+
+    def read(start: int, stop: int) -> torch.Tensor:
+        rows = torch.from_numpy(scene[start:stop].astype(np.float32))
+        return rows.permute(2, 0, 1)[None]
+
+    small = shrink(read, height, width, size)[0].permute(1, 2, 0)
+    return np.rint(small.numpy()).astype(np.uint16)
 
 
 def burst(scene: NDArray[np.uint16], painting: NDArray[np.uint16]) -> bool:
