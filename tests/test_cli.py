@@ -300,7 +300,9 @@ def test_a_folder_keeps_its_structure(stylize, tmp_path, capsys):
     assert files(tmp_path / "out") == sorted(names)
     printed = capsys.readouterr()
     assert sorted(printed.out.splitlines()) == sorted(str(tmp_path / "out" / n) for n in names)
-    assert len(printed.err.splitlines()) == len(names)  # a line for each: no bar without a terminal
+    *lines, last = printed.err.splitlines()
+    assert len(lines) == len(names)  # a line for each: no bar without a terminal
+    assert last == "animebg: passed over: 3 hidden; 1 not named as pictures (.txt)"
 
 
 def test_an_output_folder_inside_the_input_folder_is_not_painted_again(stylize, tmp_path):
@@ -361,10 +363,16 @@ def test_another_photos_input_and_the_mask_are_inputs_too(fails, tmp_path):
 def test_two_photos_for_one_output_are_refused_before_any_work(fails, tmp_path):
     one, two = saved(tmp_path / "one" / "a.jpg"), saved(tmp_path / "two" / "a.jpg")
     assert f"{one} and {two} would both become" in fails(2, one, two, "-o", tmp_path / "out")
-    saved(tmp_path / "mix" / "a.gif")
-    saved(tmp_path / "mix" / "a.png")
-    assert "would both become" in fails(2, tmp_path / "mix", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_photos_of_one_name_and_several_formats_get_different_names(stylize, tmp_path):
+    for name in ("p.gif", "p.png", "q.gif", "q.ppm", "r.gif"):
+        saved(tmp_path / "mix" / name)
+    for _ in range(2):  # the second run finds all of them finished
+        assert stylize(tmp_path / "mix", "-o", tmp_path / "out") == 0
+        made = ["p.gif.png", "p.png", "q.gif.png", "q.ppm.png", "r.png"]
+        assert files(tmp_path / "out") == made
 
 
 def test_a_photo_named_twice_is_painted_once(stylize, tmp_path, capsys):
@@ -672,6 +680,8 @@ def process(*args, code="", **options):
 
 # Painting takes a moment, and so does writing: half of the file is there when the signal comes.
 SLOW = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import os
 import time
 from animebg_core import painter

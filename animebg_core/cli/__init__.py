@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from .. import __version__
+from ..engine.device import out_of_memory
 from ..engine.kernels.native import instruction_set
 from ..errors import AnimeBGError, MaskError, OptionError, StyleError
 from . import convert, download, export, styles, stylize
-from .terminal import messages, orderly_end, say
+from .terminal import messages, orderly_end, results_lost, say
 
 # A new command is a module here: HELP, add_arguments(parser) and run(args), the exit status.
 _COMMANDS = {
@@ -35,12 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         with orderly_end(), messages(verbose=getattr(args, "verbose", False)):
-            return run(args)
+            return run(args) or int(results_lost())
     except (StyleError, OptionError, MaskError) as error:
         say(f"error: {error}")
         return 2
     except (AnimeBGError, OSError) as error:
         say(f"error: {error}")
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        say("error: too little memory to load the network")
         return 1
     except KeyboardInterrupt:
         say("interrupted; what is finished is whole, run the same again to go on")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import OptionError
 from ..network.checkpoint import convert
+from .background import begin, finish
 from .terminal import result
 
 HELP = "Write a .pth checkpoint as .safetensors."
@@ -24,6 +25,6 @@ def run(args: argparse.Namespace) -> int:
     target: Path = args.target
     if target.exists():
         raise OptionError(f"{target} exists: name another output, or remove it first")
-    convert(source, target)
+    finish(begin(lambda: convert(source, target)))
     result(str(target))
     return 0

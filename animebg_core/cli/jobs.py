@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +31,13 @@ class Job:
 
 
 Failure = Callable[[str, str], None]  # a path, and why it comes to nothing
+Passed = dict[str, list[str]]  # why files in folders are passed over, and their paths
 
 
-def plan_jobs(inputs: Sequence[str], output: str, mask: Path | None, failure: Failure) -> list[Job]:
-    """What is to be painted, and where to.
+def plan_jobs(
+    inputs: Sequence[str], output: str, mask: Path | None, failure: Failure, passed: Passed
+) -> list[Job]:
+    """What is to be painted, and where to; what is passed over is added to `passed`.
 
     Raises:
         OptionError: no photo, several for one file, two with one output, an output that is an
@@ -49,11 +55,10 @@ def plan_jobs(inputs: Sequence[str], output: str, mask: Path | None, failure: Fa
         unread.append(path)
         failure(path, reason)
 
-    found = [item for given in inputs for item in _found(Path(given), root, failed)]
+    found = [item for given in inputs for item in _found(Path(given), root, failed, passed)]
     if not found and not unread:
         raise OptionError(f"no photos or clips in {', '.join(inputs)}")
-    jobs = [Job(source, root / _target_name(source, place)) for source, place in found]
-    return _checked(jobs, mask)
+    return _checked(_named(found, root), mask)
 
 
 def _job(source: Path, target: Path) -> Job:
@@ -75,10 +80,14 @@ def _job(source: Path, target: Path) -> Job:
     return Job(source, target)
 
 
-def _found(given: Path, root: Path, failure: Failure) -> Iterator[tuple[Path, Path]]:
+def _found(
+    given: Path, root: Path, failure: Failure, passed: Passed
+) -> Iterator[tuple[Path, Path]]:
     """Each photo and clip in `given`, itself or in it as a folder, and its place in the output.
 
-    Passed over in folders: hidden names, what is not named as either, and the output folder.
+    Passed over in folders: hidden names, what is not named as either, what is no regular file, and
+    the output folder. Links to folders are followed after all others, and no folder is walked
+    twice.
     """
     if not os.path.isdir(given):
         yield given, Path(given.name)
@@ -87,14 +96,75 @@ def _found(given: Path, root: Path, failure: Failure) -> Iterator[tuple[Path, Pa
     def unlisted(error: OSError) -> None:
         failure(str(error.filename), error.strerror or str(error))
 
-    for folder, folders, files in os.walk(given, onerror=unlisted):
-        shown = sorted(name for name in folders if not name.startswith("."))
-        folders[:] = [name for name in shown if not _same(Path(folder, name), root)]
-        for name in sorted(files):
-            path = Path(folder, name)
-            known = path.suffix.lower() in PHOTO_SUFFIXES | FILM_SUFFIXES | {".apng"}
-            if not name.startswith(".") and known:
-                yield path, path.relative_to(given)
+    def over(reason: str, path: Path) -> None:
+        passed.setdefault(reason, []).append(str(path))
+
+    seen: set[tuple[int, int] | None] = set()
+    ahead = [given]
+    while ahead:
+        top = ahead.pop(0)
+        if _identity(top) in seen or (top != given and _holds(top, given)):
+            over("folders linked to more than once", top)
+            continue
+        for folder, folders, files in os.walk(top, onerror=unlisted):
+            seen.add(_identity(Path(folder)))
+            walked: list[str] = []
+            for name in sorted(folders):
+                path = Path(folder, name)
+                if name.startswith("."):
+                    over("hidden", path)
+                elif os.path.islink(path):
+                    if not _same(path, root):
+                        ahead.append(path)
+                elif not _same(path, root) and _identity(path) not in seen:
+                    walked.append(name)
+            folders[:] = walked
+            for name in sorted(files):
+                path = Path(folder, name)
+                reason = _passed_over(path)
+                if reason:
+                    over(reason, path)
+                else:
+                    yield path, path.relative_to(given)
+
+
+def _passed_over(path: Path) -> str | None:
+    """Why a file in a folder is not taken for a photo or a clip, or None."""
+    if path.name.startswith("."):
+        return "hidden"
+    if path.suffix.lower() not in PHOTO_SUFFIXES | FILM_SUFFIXES | {".apng"}:
+        return "not named as pictures"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "no regular files"
+    return None
+
+
+def _holds(folder: Path, other: Path) -> bool:
+    """`other` lies in `folder`, through links too."""
+    return Path(os.path.realpath(other)).is_relative_to(os.path.realpath(folder))
+
+
+def passed_over(passed: Passed) -> str:
+    """What was passed over and why, in a line."""
+    parts: list[str] = []
+    for reason, paths in passed.items():
+        suffixes = {Path(path).suffix.lower() or "no suffix" for path in paths}
+        few = ", ".join(sorted(suffixes)[:5]) + (" ..." if len(suffixes) > 5 else "")
+        named = f" ({few})" if reason == "not named as pictures" else ""
+        parts.append(f"{len(paths)} {reason}{named}")
+    return f"passed over: {'; '.join(parts)}"
+
+
+def _named(found: Sequence[tuple[Path, Path]], root: Path) -> list[Job]:
+    """A target for each: where two would have one, what changes its format keeps its whole name."""
+    places = [(source, place, _target_name(source, place)) for source, place in found]
+    wanted = Counter(target for _, _, target in dict.fromkeys(places))
+    jobs: list[Job] = []
+    for source, place, target in places:
+        if wanted[target] > 1 and target != place:
+            target = place.with_name(place.name + target.suffix)
+        jobs.append(Job(source, root / target))
+    return jobs
 
 
 def _target_name(source: Path, place: Path) -> Path:
@@ -117,13 +187,14 @@ def _checked(jobs: Sequence[Job], mask: Path | None) -> list[Job]:
         other = kept.setdefault(os.path.normcase(os.path.abspath(job.target)), job)
         if other.source != job.source and not _same(other.source, job.source):
             raise OptionError(
-                f"{other.source} and {job.source} would both become {job.target}: run them apart"
+                f"{other.source} and {job.source} would both become {job.target}: run them apart,"
+                " each with an output folder of its own"
             )
     inputs = ({_identity(job.source) for job in jobs} | {_identity(mask)}) - {None}
     for job in kept.values():
         if _identity(job.target) in inputs:
             raise OptionError(f"{job.target} is an input, never overwritten: name another output")
-        if job.target.is_dir():
+        if os.path.isdir(job.target):
             raise OptionError(f"{job.target} is a folder, but a photo is to be written there")
     return list(kept.values())
 
@@ -150,3 +221,53 @@ def make_folder(folder: Path) -> None:
         raise AnimeBGError(f"the folder {folder} cannot be made: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AnimeBGError(f"the folder {folder} cannot be written: no permission")
+
+
+def blocked(target: Path) -> str | None:
+    """Why a file of that name cannot be written, as far as can be told before it is painted."""
+    try:
+        os.lstat(target)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return f"{target} cannot be written: {error.strerror}"
+    folder = target.parent
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"{target} cannot be written: no permission in {folder}"
+    return None
+
+
+def chosen(jobs: Sequence[Job], only: Path) -> list[Job]:
+    """Those jobs whose photo, or a folder that it is in, stands in the list `only`.
+
+    Raises:
+        OptionError: the list cannot be read.
+    """
+    try:
+        lines = only.read_bytes().splitlines()
+    except OSError as error:
+        raise OptionError(f"--retry {only}: {error.strerror}") from error
+    wanted = {Path(os.path.abspath(_listed_path(line))) for line in lines if line.strip()}
+
+    def named(job: Job) -> bool:
+        path = Path(os.path.abspath(job.source))
+        return not wanted.isdisjoint((path, *path.parents))
+
+    return [job for job in jobs if named(job)]
+
+
+def listed(paths: Sequence[str]) -> bytes:
+    """Paths, one a line; one with a line break in it as a JSON string."""
+    lines = [json.dumps(path) if len(path.splitlines()) != 1 else path for path in paths]
+    return b"".join(os.fsencode(line) + b"\n" for line in lines)
+
+
+def _listed_path(line: bytes) -> str:
+    """The inverse of `listed`, of one line."""
+    text = os.fsdecode(line)
+    if text.startswith('"') and text.endswith('"'):
+        with contextlib.suppress(ValueError):
+            return str(json.loads(text))
+    return text

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from PIL import Image
 from ..errors import AnimeBGError, ImageError, MaskError
 from ..files.opening import MAX_PIXELS
 from ..files.photos import Photo, fitted, read_mask, read_photo, write_photo
+from ..files.whole import whole_file
 from ..painter import Painter
+from .background import begin, finish
 from .clips import add_clip_options, is_clip, is_finished, paint_clips
-from .jobs import Job, make_folder, plan_jobs
+from .jobs import Job, Passed, blocked, chosen, listed, make_folder, passed_over, plan_jobs
 from .options import add_network_options, add_strength_option, load_network, pixels, quality
 from .terminal import Bar, clear_line, result, say
 
@@ -43,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--longest", type=pixels, metavar="N", help="first shrink the longer side to N pixels")
     add("--quality", type=quality, default=95, metavar="N", help="of JPEG and WebP (default: 95)")
     add_clip_options(parser)
+    add("--failures", type=Path, metavar="FILE", help="list what failed there, a path a line")
+    add("--retry", type=Path, metavar="FILE", help="only what such a list names")
     add("--overwrite", action="store_true", help="paint again what is finished")
     add("--verbose", action="store_true", help="say what is chosen")
 
@@ -52,17 +56,12 @@ def run(args: argparse.Namespace) -> int:
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice that, and warns below
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     report = Report()
-    jobs = plan_jobs(args.photos, args.output, args.mask, report.failure)
-    todo = [job for job in jobs if args.overwrite or not is_finished(job)]
-    if len(todo) < len(jobs):
-        say(f"{len(jobs) - len(todo)} finished before, left as they are (see --overwrite)")
+    passed: Passed = {}
+    jobs, todo = finish(begin(lambda: _plan(args, report, passed)))
     if todo:
-        make_folder(todo[0].target.parent)
+        network, mask = finish(begin(lambda: (load_network(args), _mask(args.mask))))
         painter = Painter(
-            load_network(args),
-            strength=args.strength,
-            mask=_mask(args.mask),
-            memory_limit=args.memory_limit,
+            network, strength=args.strength, mask=mask, memory_limit=args.memory_limit
         )
         report.total = len(todo)
         clips = [job for job in todo if is_clip(job)]
@@ -70,9 +69,44 @@ def run(args: argparse.Namespace) -> int:
         if photos:
             _paint_all(photos, painter, report, longest=args.longest, quality=args.quality)
         paint_clips(clips, painter, args, success=report.success, failure=report.failure)
+    if passed:
+        say(passed_over(passed))
+    if args.failures:
+        _write_list(args.failures, report.failed)
     if report.failed and len(jobs) > 1:
-        say(f"{report.finished} painted, {report.failed} failed")
+        where = f", listed in {args.failures}" if args.failures else ""
+        say(f"{report.finished} painted, {len(report.failed)} failed{where}")
     return 1 if report.failed else 0
+
+
+def _plan(args: argparse.Namespace, report: Report, passed: Passed) -> tuple[list[Job], list[Job]]:
+    """All jobs, and those that are to be done now."""
+    jobs = plan_jobs(args.photos, args.output, args.mask, report.failure, passed)
+    if args.retry:
+        jobs = chosen(jobs, args.retry)
+    todo = [job for job in jobs if args.overwrite or not is_finished(job)]
+    if len(todo) < len(jobs):
+        say(f"{len(jobs) - len(todo)} finished before, left as they are (see --overwrite)")
+    if todo:
+        # A folder for several, or the folder of one.
+        root = Path(args.output)
+        make_folder(root.parent if todo[0].target == root else root)
+    free: list[Job] = []
+    for job in todo:
+        reason = blocked(job.target)
+        if reason:
+            report.failure(job.source, reason)
+        else:
+            free.append(job)
+    return jobs, free
+
+
+def _write_list(path: Path, failed: Sequence[str]) -> None:
+    try:
+        with whole_file(path) as file:
+            file.write(listed(failed))
+    except OSError as error:
+        raise AnimeBGError(f"--failures {path} cannot be written: {error.strerror}") from error
 
 
 class Report:
@@ -81,7 +115,7 @@ class Report:
     def __init__(self) -> None:
         self.total = 0
         self.finished = 0
-        self.failed = 0
+        self.failed: list[str] = []
         self.bar = Bar()
 
     def success(self, job: Job) -> None:
@@ -95,7 +129,7 @@ class Report:
 
     def failure(self, source: str | Path, reason: object) -> None:
         """`source` came to nothing; the others go on."""
-        self.failed += 1
+        self.failed.append(str(source))
         say(f"{source}: {reason}")
 
     def progress(self, index: int, job: Job, done: int, total: int) -> None:
@@ -125,35 +159,39 @@ def _paint_all(
     def read(job: Job) -> Photo:
         return fitted(read_photo(job.source, longest=longest), job.target)
 
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        ahead = reader.submit(read, jobs[0])
-        written: tuple[Job, Future[None]] | None = None
-        try:
-            for index, job in enumerate(jobs):
-                try:
-                    photo = ahead.result()
-                except ImageError as error:
-                    photo = None
-                    report.failure(job.source, error)
-                if index + 1 < len(jobs):
-                    ahead = reader.submit(read, jobs[index + 1])
-                if photo is None:
-                    continue
-                for note in photo.notes:
-                    say(f"{job.source}: {note}")
-                try:
-                    result_pixels = painter.paint(
-                        photo.pixels, progress=partial(report.progress, index, job)
-                    )
-                except (AnimeBGError, MemoryError) as error:
-                    report.failure(job.source, error or "out of memory")
-                    continue
-                _settle(written, report)
-                painted = dataclasses.replace(photo, pixels=result_pixels)
-                written = job, writer.submit(write_photo, painted, job.target, quality=quality)
-        finally:
-            # Interrupted or not, a photo that is being written is finished and counted.
-            _settle(written, report)
+    ahead = begin(partial(read, jobs[0]))
+    written: tuple[Job, Future[None]] | None = None
+    try:
+        for index, job in enumerate(jobs):
+            try:
+                photo = finish(ahead)
+            except ImageError as error:
+                photo = None
+                report.failure(job.source, error)
+            if index + 1 < len(jobs):
+                ahead = begin(partial(read, jobs[index + 1]))
+            if photo is None:
+                continue
+            for note in photo.notes:
+                say(f"{job.source}: {note}")
+            try:
+                painted = painter.paint(photo.pixels, progress=partial(report.progress, index, job))
+            except (AnimeBGError, MemoryError, RuntimeError) as error:
+                report.failure(job.source, _first_line(error) or "out of memory")
+                continue
+            done, written = written, None
+            _settle(done, report)
+            photo = dataclasses.replace(photo, pixels=painted)
+            write = partial(write_photo, photo, job.target, quality=quality)
+            written = job, begin(write)
+    finally:
+        # Interrupted or not, a photo that is being written is finished and counted.
+        _settle(written, report)
+
+
+def _first_line(error: BaseException) -> str:
+    """What torch puts below it, of its own code, tells a user nothing."""
+    return (str(error).strip().splitlines() or [""])[0]
 
 
 def _settle(written: tuple[Job, Future[None]] | None, report: Report) -> None:
@@ -162,7 +200,7 @@ def _settle(written: tuple[Job, Future[None]] | None, report: Report) -> None:
         return
     job, future = written
     try:
-        future.result()
+        finish(future)
     except (AnimeBGError, OSError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error or "out of memory"
         report.failure(job.source, f"{job.target} cannot be written: {reason}")

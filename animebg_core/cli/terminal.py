@@ -11,14 +11,22 @@ import signal
 import sys
 import threading
 import time
+import unicodedata
 import warnings
 from collections.abc import Generator as Yields
 from contextlib import contextmanager
 from types import FrameType
 
+_USUAL_COLUMNS = 80
+_lost = threading.Event()  # results that nobody could be told of
+
 
 class Bar:
-    """How far it is, on the last line of a terminal; nothing where standard error is none."""
+    """How far it is, on the last line of a terminal; nothing where standard error is none.
+
+    Its own, since the packages that draw bars (tqdm, rich) are not among those that the pack may
+    ask a host for, and tqdm's takes as few columns for a wide character as for a narrow one.
+    """
 
     def __init__(self) -> None:
         self.visible = sys.stderr is not None and sys.stderr.isatty()
@@ -38,8 +46,9 @@ class Bar:
             seconds = round(spent / gained * (1 - share))
             left = f", {datetime.timedelta(seconds=seconds)} left"
         line = f"[{'#' * int(share * 20):20}] {text}{left}"
-        width = shutil.get_terminal_size().columns - 1
-        _write(f"\r{line[:width]:{width}}")
+        width = _columns() - 1
+        line = fitting(line, width)
+        _write(f"\r{line}{' ' * (width - columns_of(line))}")
 
 
 class DownloadBar(Bar):
@@ -78,6 +87,49 @@ def messages(verbose: bool) -> Yields[None]:
         log.removeHandler(handler)
 
 
+def printable(text: str) -> str:
+    """`text` on one line, without what would steer a terminal: control characters as escapes."""
+    joiners = "\u200c\u200d"  # parts of names in several scripts, and of emoji
+    return "".join(
+        character
+        if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        or character in joiners
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal `text` takes: East Asian and emoji characters take two."""
+    return sum(map(_columns_of_one, text))
+
+
+def _columns_of_one(character: str) -> int:
+    if character == "\ufe0f":  # the one before it is shown as an emoji, which is wide
+        return 1
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def fitting(text: str, columns: int) -> str:
+    """As much of the printable `text` as has room in so many columns."""
+    text, used = printable(text), 0
+    for at, character in enumerate(text):
+        used += _columns_of_one(character)
+        if used > columns:
+            return text[:at]
+    return text
+
+
+def _columns() -> int:
+    """Of the terminal that the bar is on: standard output may be a file, or another one."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_COLUMNS
+    except (OSError, ValueError, AttributeError):
+        return shutil.get_terminal_size().columns
+
+
 def _say_warning(message: Warning | str, *details: object) -> None:
     say(f"warning: {message}")
 
@@ -107,13 +159,13 @@ def orderly_end() -> Yields[None]:
 def say(text: str) -> None:
     """One line to standard error."""
     clear_line()
-    _write("animebg: " + " ".join(str(text).splitlines()) + "\n")
+    _write("animebg: " + printable(" ".join(str(text).splitlines())) + "\n")
 
 
 def clear_line() -> None:
+    """Take the bar away."""
     if sys.stderr is not None and sys.stderr.isatty():
-        width = shutil.get_terminal_size().columns - 1
-        _write(f"\r{'':{width}}\r")
+        _write(f"\r{'':{_columns() - 1}}\r")
 
 
 def _write(text: str) -> None:
@@ -125,12 +177,28 @@ def _write(text: str) -> None:
 
 
 def result(line: str) -> None:
-    """One line to standard output; when nobody reads it any more, the work goes on without."""
+    """One line to standard output; when it can take no more, the work goes on without."""
     try:
-        print(line, flush=True)
-    except UnicodeEncodeError:
-        # A name that the terminal cannot show, or that is no valid text.
-        print(line.encode("ascii", "backslashreplace").decode(), flush=True)
+        if sys.stdout is not None and sys.stdout.isatty():
+            line = printable(line)
+        try:
+            print(line, flush=True)
+        except UnicodeEncodeError:
+            # A name that the terminal cannot show, or that is no valid text.
+            print(line.encode("ascii", "backslashreplace").decode(), flush=True)
     except BrokenPipeError:
-        # So that Python's last flush at exit finds nothing wrong either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has seen enough
+    except OSError as error:
+        _drop_output()
+        _lost.set()
+        say(f"standard output cannot be written ({error.strerror}); the work goes on without")
+
+
+def results_lost() -> bool:
+    """Whether standard output could not take all results, for another reason than a closed pipe."""
+    return _lost.is_set()
+
+
+def _drop_output() -> None:
+    """Lead standard output nowhere, so that Python's last flush at exit finds nothing wrong."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -175,9 +175,8 @@ def _usable(primaries: tuple[float, ...]) -> bool:
 
 def _columns(points: tuple[float, ...]) -> NDArray[np.float64]:
     """XYZ of points x, y with Y = 1, a column each."""
-    return np.array(
-        [[x / y, 1, (1 - x - y) / y] for x, y in zip(*[iter(points)] * 2, strict=True)]
-    ).T
+    x, y = np.array(points[::2]), np.array(points[1::2])
+    return np.stack([x / y, np.ones_like(x), (1 - x - y) / y])
 
 
 def _to_xyz(primaries: tuple[float, ...]) -> NDArray[np.float64]:
@@ -185,8 +184,5 @@ def _to_xyz(primaries: tuple[float, ...]) -> NDArray[np.float64]:
     white, target = _columns(primaries[:2])[:, 0], _columns(_D65)[:, 0]
     columns = _columns(primaries[2:])
     matrix = columns * np.linalg.solve(columns, white)
-    cone = np.array(
-        [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
-    )
-    adapt = np.linalg.inv(cone) @ np.diag((cone @ target) / (cone @ white)) @ cone
-    return adapt @ matrix
+    scale = (_CONES @ target) / (_CONES @ white)
+    return np.linalg.inv(_CONES) @ (scale[:, None] * _CONES) @ matrix

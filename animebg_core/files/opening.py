@@ -178,7 +178,7 @@ def _deep(image: Image.Image, source: BinaryIO) -> NDArray[np.uint16] | None:
     name, _, bits = _stored(image).partition(";")
     if name == "LA" and bits == "16B":
         four = _again(source, "RGBA", mode="RGBA").astype(np.uint16)  # a number in two channels
-        return (four[..., ::2] << 8) | four[..., 1::2]
+        return (four[..., ::2] * np.uint16(256) + four[..., 1::2]).astype(np.uint16)
     if name not in _DEEP or bits not in _LOWER:
         return None
     low = _again(source, f"{name};{_LOWER[bits]}")

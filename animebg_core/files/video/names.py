@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 # Codecs of the films that are written, by the name of the file, the usual one first.
 CONTAINERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -73,10 +74,10 @@ def writes_clip(path: Path) -> bool:
 
 def is_animation(path: Path) -> bool:
     """A picture file that holds several, to be seen one after the other."""
-    if path.suffix.lower() not in {*ANIMATIONS, ".png"}:
-        return False
+    if path.suffix.lower() not in {*ANIMATIONS, ".png"} or not os.path.isfile(path):
+        return False  # a pipe would keep whoever opens it waiting
     try:
         with cast(Any, Image.open(path)) as image:
             return bool(getattr(image, "is_animated", False))
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
+    except Exception:  # noqa: BLE001 - a damaged one is told of when it is read
         return False
