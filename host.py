@@ -24,14 +24,12 @@ from comfy_api.latest import io
 from PIL import Image
 
 from .animebg_core import Generator
+from .animebg_core.engine.device import out_of_memory
 
 FOLDER = "animebg"  # the model folder's name in the host: models/animebg
 
 _STEPS = 1000  # of the bar
 _PREVIEW = 512  # longer side of a preview, in pixels
-
-# How torch's allocators say it: graphics cards; a CPU on Linux and macOS, on Windows; DirectML.
-_NO_ROOM = ("out of memory", "can't allocate memory", "not enough memory", "not enough gpu")
 
 
 # --- Memory ---
@@ -84,14 +82,33 @@ class AnimeBG(torch.nn.Module):
         self.generator = generator
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or the computer, had no room left."""
-    asked = getattr(comfy.model_management, "is_oom", None)
-    if asked is not None and asked(error):
-        return True
-    # Older hosts know one backend's class; the others and the main memory say it in words.
-    text = str(error).lower()
-    return any(words in text for words in _NO_ROOM)
+class Memory:
+    """The host's memory where a model runs, as `Painter` asks for it.
+
+    Attributes:
+        reserved: bytes that the last try was given.
+    """
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model, self.reserved = model, 0
+
+    def free(self) -> int:
+        """What the host could give, in bytes, less its reserve."""
+        return self._model.free_memory()
+
+    def reserve(self, count: int) -> None:
+        """Bring the model to where it runs, and make so many bytes free there."""
+        self.reserved = count
+        self._model.load(count)
+
+    def exhausted(self, error: BaseException) -> bool:
+        """Whether the host, or torch, says that there was no room left."""
+        asked = getattr(comfy.model_management, "is_oom", None)  # older hosts have none
+        return (asked is not None and asked(error)) or out_of_memory(error)
+
+    def release(self) -> None:
+        """Give back what torch keeps for later."""
+        comfy.model_management.soft_empty_cache()
 
 
 def to_host(image: torch.Tensor) -> torch.Tensor:
@@ -99,11 +116,6 @@ def to_host(image: torch.Tensor) -> torch.Tensor:
     ask = getattr(comfy.model_management, "intermediate_dtype", None)
     dtype = ask() if ask else torch.float32
     return image.to(comfy.model_management.intermediate_device(), dtype)
-
-
-def free_cache() -> None:
-    """Give back what torch keeps for later: before a second try with less."""
-    comfy.model_management.soft_empty_cache()
 
 
 def offload_device() -> torch.device:

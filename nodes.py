@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +16,22 @@ from PIL import Image
 
 from . import host
 from .animebg_core import (
+    DEFAULT_PAINTING_SIZE,
     LITE_STYLES,
     STYLES,
     AnimeBGError,
     MemoryBudgetError,
-    RunPlan,
+    Painter,
     Style,
     StyleError,
+    blend_generators,
     load_generator,
-    plan_run,
-    stylize,
 )
 from .animebg_core.files.download import by_hand
 from .animebg_core.files.locate import SUFFIXES, find_weights, is_file_of, is_installed
 from .animebg_core.files.resolve import resolve_weights
+from .animebg_core.pipeline import DETAILS, Detail
+from .animebg_core.upsampling import painted_size
 from .host import LoadedModel
 
 CATEGORY = "AnimeBG"
@@ -63,8 +63,6 @@ _ALIASES = [
     "\u5409\u535c\u529b",  # Ghibli
     "\u5361\u901a",  # cartoon
 ]
-
-_log = logging.getLogger(__name__)
 
 
 class AnimeBGLoadModel(io.ComfyNode):
@@ -150,7 +148,7 @@ class AnimeBGApplyStyle(io.ComfyNode):
             display_name="Apply AnimeBG Style",
             category=CATEGORY,
             description=(
-                "Paints images as anime backgrounds, at their own size. Colours come from the "
+                "Paints images as anime backgrounds; they keep their size. Colours come from the "
                 "whole image, so that there are no tiles and no seams. Transparency is kept."
             ),
             search_aliases=_ALIASES,
@@ -174,6 +172,39 @@ class AnimeBGApplyStyle(io.ComfyNode):
                         "image. An empty mask paints nothing."
                     ),
                 ),
+                io.Int.Input(
+                    "painting_size",
+                    optional=True,
+                    default=DEFAULT_PAINTING_SIZE,
+                    min=0,
+                    max=16384,
+                    step=16,
+                    tooltip=(
+                        "Pixels of the longer side at which the network paints. A larger image is "
+                        "painted at that size and brought back to its own along its edges: bolder, "
+                        "and many times as fast. 0: the image's own size, exactly."
+                    ),
+                ),
+                io.Combo.Input(
+                    "detail",
+                    options=list(DETAILS),
+                    default=DETAILS[0],
+                    optional=True,
+                    tooltip=(
+                        "Whose edges a larger image gets: the photo's, or those of the painting at "
+                        "full size, which takes the time of painting that as well."
+                    ),
+                ),
+                io.Float.Input(
+                    "colour",
+                    optional=True,
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="1: the painting's colours, 0: the photo's with the painting's light.",
+                ),
                 host.advanced(
                     io.Float.Input(
                         "memory_limit_gb",
@@ -193,7 +224,9 @@ class AnimeBGApplyStyle(io.ComfyNode):
                 io.Image.Output(display_name="image", tooltip="Same size, batch and channels."),
                 io.String.Output(
                     display_name="info",
-                    tooltip="Style, size, plan and time of the run: what helps to report trouble.",
+                    tooltip=(
+                        "Style, size, memory and time of the run: what helps to report trouble."
+                    ),
                 ),
             ],
         )
@@ -205,33 +238,73 @@ class AnimeBGApplyStyle(io.ComfyNode):
         image: torch.Tensor,
         strength: float = 1.0,
         mask: torch.Tensor | None = None,
+        painting_size: int = DEFAULT_PAINTING_SIZE,
+        detail: Detail = "photo",
+        colour: float = 1.0,
         memory_limit_gb: float = 0.0,
     ) -> io.NodeOutput:
-        started = time.monotonic()
+        started, memory = time.monotonic(), host.Memory(model)
         model.load(0)  # a plan depends on where the network runs
-        plan = _plan(model, image, mask is not None, int(memory_limit_gb * 1e9))
-        while True:
-            _log.debug("AnimeBG: %s", plan)
-            model.load(plan.peak_bytes)
-            try:
-                painted = stylize(
-                    image,
-                    model.generator,
-                    strength=strength,
-                    mask=mask,
-                    plan=plan,
-                    progress=host.Bar(_left(len(image))),
-                )
-                break
-            except RuntimeError as error:
-                if not host.out_of_memory(error):
-                    raise
-            # Not above: while the error lives, its traceback holds the tensors of the failed try.
-            host.free_cache()
-            plan = _smaller(plan, model, image, mask is not None)
-        info = _info(model, image, mask, plan, time.monotonic() - started)
+        painter = Painter(
+            model.generator,
+            strength=strength,
+            mask=mask,
+            painting_size=painting_size,
+            detail=detail,
+            colour=colour,
+            memory_limit=int(memory_limit_gb * 1e9) or None,
+            memory=memory,
+        )
+        bar = host.Bar(_left(len(image)))
+        try:
+            painted = painter.paint_images(image, progress=bar, preview=bar.show)
+        except MemoryBudgetError as error:
+            raise _in_gb(error, memory_limit_gb) from None
+        took = f"{memory.reserved / 1e9:.1f} GB, {time.monotonic() - started:.1f} s"
+        info = f"{_empty_masks(mask)}{model.name}, {_sizes(image, painting_size)}, {took}"
         host.tell(info)
         return io.NodeOutput(host.to_host(painted), info)
+
+
+class AnimeBGBlendModels(io.ComfyNode):
+    """Two models to one between them."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return host.schema(
+            node_id="AnimeBGBlendModels",
+            display_name="Blend AnimeBG Models",
+            category=CATEGORY,
+            description=(
+                "Mixes two styles into one: the mean of their weights. Published ones mix with "
+                "published ones, (Lite) with (Lite); chain the node for more than two."
+            ),
+            search_aliases=["mix styles", "merge models", "blend styles", *_ALIASES],
+            inputs=[
+                AnimeBGModel.Input("model_a", tooltip="From Load AnimeBG Model, or a blend."),
+                AnimeBGModel.Input("model_b", tooltip="Another one of the same size."),
+                io.Float.Input(
+                    "amount",
+                    optional=True,
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="0 is model_a, 1 is model_b; between them a mixture of both.",
+                ),
+            ],
+            outputs=[AnimeBGModel.Output(display_name="model", tooltip="For Apply AnimeBG Style.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model_a: LoadedModel, model_b: LoadedModel, amount: float = 0.5
+    ) -> io.NodeOutput:
+        parts = [(model_a, 1 - amount), (model_b, amount)]
+        mixed = blend_generators([(model.generator, share) for model, share in parts])
+        name = " + ".join(f"{share:.0%} {model.name}" for model, share in parts if share)
+        return io.NodeOutput(LoadedModel(mixed.to(host.offload_device()), name))
 
 
 class AnimeBGSamplePhoto(io.ComfyNode):
@@ -266,58 +339,22 @@ class AnimeBGExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         host.register_model_folder(SUFFIXES)
-        return [AnimeBGLoadModel, AnimeBGApplyStyle, AnimeBGSamplePhoto]
+        return [AnimeBGLoadModel, AnimeBGApplyStyle, AnimeBGBlendModels, AnimeBGSamplePhoto]
 
 
 # --- Running ---
 
 
-def _plan(model: LoadedModel, image: torch.Tensor, masked: bool, limit: int) -> RunPlan:
-    """The fastest plan for `limit` bytes, or where that is 0 for what the host can give.
-
-    Raises:
-        MemoryBudgetError: there is none, even after the host has made room.
-    """
-    batch, height, width = image.shape[:3]
-
-    def within(budget: int) -> RunPlan:
-        return plan_run(model.generator, height, width, batch=batch, budget=budget, masked=masked)
-
-    if limit:
-        try:
-            return within(limit)
-        except MemoryBudgetError as error:
-            least = math.ceil(error.needed / 1e8) / 10
-            raise MemoryBudgetError(
-                f"memory_limit_gb is {limit / 1e9:g}, too little for {width} x {height} pixels: "
-                f"set it to {least:g} or more, or to 0 for what ComfyUI reports free",
-                needed=error.needed,
-                available=error.available,
-            ) from None
-    try:
-        return within(model.free_memory())
-    except MemoryBudgetError as error:
-        # Other models stay where a slower plan fits beside them; where none does, they go.
-        model.load(error.needed)
-    return within(model.free_memory())
-
-
-def _smaller(plan: RunPlan, model: LoadedModel, image: torch.Tensor, masked: bool) -> RunPlan:
-    """A plan for less memory than one that ran out of it: half the batch, then 3/4 of the bytes.
-
-    Raises:
-        MemoryBudgetError: none does.
-    """
-    if plan.batch > 1:
-        return replace(plan, batch=plan.batch // 2, peak_bytes=plan.peak_bytes // 2)
-    height, width = image.shape[1:3]
-    return plan_run(model.generator, height, width, budget=plan.peak_bytes * 3 // 4, masked=masked)
-
-
-def _dtype(precision: str) -> torch.dtype:
-    if precision != "auto":
-        return _DTYPES[precision]
-    return torch.float16 if host.fp16_is_good() else torch.float32
+def _in_gb(error: MemoryBudgetError, limit: float) -> MemoryBudgetError:
+    """The error, where the user's own limit is too low with the value to set it to."""
+    if not limit:
+        return error
+    least = math.ceil(error.needed / 1e8) / 10
+    text = (
+        f"memory_limit_gb is {limit:g}, too little to paint this image: set it to {least:g} or "
+        "more, or to 0 for what ComfyUI reports free"
+    )
+    return MemoryBudgetError(text, needed=error.needed, available=error.available)
 
 
 def _left(count: int) -> Callable[[int, int], str]:
@@ -334,21 +371,31 @@ def _left(count: int) -> Callable[[int, int], str]:
     return say
 
 
-def _info(
-    model: LoadedModel, image: torch.Tensor, mask: torch.Tensor | None, plan: RunPlan, took: float
-) -> str:
-    """What was done, in one line for people: the style, the size, the plan, the time."""
-    count, height, width = image.shape[:3]
-    times = f"{count} x " if count > 1 else ""
-    text = f"{model.name}, {times}{width} x {height}, {plan.level}, {took:.1f} s"
-    empty = (
-        0 if mask is None else int((mask.reshape(-1, *mask.shape[-2:]) == 0).all(-1).all(-1).sum())
+def _empty_masks(mask: torch.Tensor | None) -> str:
+    """Says that a mask is empty, since people wonder then why nothing was painted."""
+    if mask is None:
+        return ""
+    masks = mask.reshape(-1, *mask.shape[-2:])
+    empty = sum(not bool(one.any()) for one in masks)
+    which = (
+        "the mask is empty" if empty == len(masks) else f"{empty} of {len(masks)} masks are empty"
     )
-    if not empty or mask is None:
-        return text
-    masks = mask.shape[0] if mask.ndim > 2 else 1
-    which = "the mask is empty" if empty == masks else f"{empty} of {masks} masks are empty"
-    return f"{which}: nothing is painted there. {text}"
+    return f"{which}: nothing is painted there. " if empty else ""
+
+
+def _sizes(image: torch.Tensor, painting_size: int) -> str:
+    """How many images of which size, and at which they are painted, if it is another."""
+    count, height, width = image.shape[:3]
+    small = painted_size(height, width, painting_size)
+    text = f"{count} x " if count > 1 else ""
+    text += f"{width} x {height}"
+    return text if small == (height, width) else f"{text} by way of {small[1]} x {small[0]}"
+
+
+def _dtype(precision: str) -> torch.dtype:
+    if precision != "auto":
+        return _DTYPES[precision]
+    return torch.float16 if host.fp16_is_good() else torch.float32
 
 
 # --- Files ---

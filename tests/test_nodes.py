@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import comfy_stand_ins
+import numpy as np
 import oracle
 import pytest
 import torch
@@ -81,6 +82,12 @@ def folder(host, nodes) -> Path:
 def model(nodes, checkpoint):
     """A loaded small network."""
     return nodes.LoadedModel(nodes.load_generator(checkpoint))
+
+
+@pytest.fixture
+def painter(nodes):
+    """The pack's own module of that name, where plans and retries are."""
+    return sys.modules[nodes.Painter.__module__]
 
 
 def schemas(nodes) -> list:
@@ -275,12 +282,44 @@ def test_the_hosts_side_names_no_device_and_keeps_no_model(file):
 # --- Painting ---
 
 
-def test_the_picture_is_that_of_stylize(host, nodes, model):
+def test_the_picture_is_that_of_stylize(host, nodes, model, painter):
     image, mask = torch.rand(2, 30, 41, 4), torch.rand(1, 9, 9)
     painted, _ = nodes.AnimeBGApplyStyle.execute(model, image, strength=0.7, mask=mask)
-    expected = nodes.stylize(image, model.generator, strength=0.7, mask=mask)
+    expected = painter.stylize(image, model.generator, strength=0.7, mask=mask)
     assert torch.allclose(painted, expected, atol=1e-5)  # other strips: rounding
     assert painted.shape == image.shape
+
+
+def test_a_large_image_is_painted_small_and_previewed(host, nodes, model, painter):
+    image = torch.rand(1, 90, 120, 3)
+    painted, info = nodes.AnimeBGApplyStyle.execute(
+        model, image, painting_size=60, detail="photo", colour=0.4
+    )
+    seen = []
+    expected = painter.stylize(
+        image, model.generator, painting_size=60, colour=0.4, preview=seen.append
+    )
+    assert torch.allclose(painted, expected, atol=1e-5)  # other strips: rounding
+    assert "120 x 90 by way of 60 x 45, " in info
+    ((_, picture, _),) = host.previews
+    assert picture.size == (60, 45)
+    shown = torch.from_numpy(np.array(picture)) / 255
+    assert (shown - seen[0][0]).abs().max() < 0.6 / 255  # rounded to whole values
+
+
+def test_a_blend_is_between_its_models_and_is_said(nodes, folder):
+    put(folder, "a.safetensors", seed=1)
+    put(folder, "b.safetensors", seed=2)
+    a, b = (nodes.AnimeBGLoadModel.execute(f"{name}.safetensors")[0] for name in "ab")
+    whole, half = (nodes.AnimeBGBlendModels.execute(a, b, share)[0] for share in (1.0, 0.5))
+    first, second = a.generator.input.conv(0).weight, b.generator.input.conv(0).weight
+    assert torch.equal(whole.generator.input.conv(0).weight, second)
+    assert torch.allclose(half.generator.input.conv(0).weight, (first + second) / 2)
+    assert (half.name, whole.name) == (
+        "50% a.safetensors + 50% b.safetensors",
+        "100% b.safetensors",
+    )
+    assert half.patcher.model.generator is half.generator
 
 
 def test_an_empty_mask_gives_the_image_back(nodes, model):
@@ -301,7 +340,7 @@ def test_progress_runs_from_0_to_1000_and_cancel_stops_it(host, nodes, model):
 
 
 @pytest.fixture
-def budgets(nodes, monkeypatch) -> list[int]:
+def budgets(nodes, monkeypatch, painter) -> list[int]:
     """The budgets that plans were made for."""
     asked = []
 
@@ -309,8 +348,8 @@ def budgets(nodes, monkeypatch) -> list[int]:
         asked.append(budget)
         return real(*args, budget=budget, **kwargs)
 
-    real = nodes.plan_run
-    monkeypatch.setattr(nodes, "plan_run", plan_run)
+    real = painter.plan_run
+    monkeypatch.setattr(painter, "plan_run", plan_run)
     return asked
 
 
@@ -364,14 +403,14 @@ def test_when_there_is_no_room_at_all_the_error_gives_the_figures(host, nodes, m
     ],
 )
 def test_out_of_memory_halves_the_batch_then_takes_less_memory(
-    host, nodes, model, monkeypatch, message
+    host, nodes, model, monkeypatch, message, painter
 ):
     image = torch.rand(4, 24, 24, 3)
     tried = []
 
     def plan_run(*args, budget, batch=1, **kwargs):  # all together, as on a graphics card
         plan = real_plan(*args, budget=1 << 40, **kwargs)
-        return nodes.replace(plan, batch=batch, peak_bytes=budget)
+        return painter.replace(plan, batch=batch, peak_bytes=budget)
 
     def stylize(*args, plan, **kwargs):
         tried.append((plan.batch, plan.peak_bytes))
@@ -379,9 +418,9 @@ def test_out_of_memory_halves_the_batch_then_takes_less_memory(
             raise RuntimeError(message)
         return real(*args, plan=plan, **kwargs)
 
-    real, real_plan = nodes.stylize, nodes.plan_run
-    monkeypatch.setattr(nodes, "stylize", stylize)
-    monkeypatch.setattr(nodes, "plan_run", plan_run)
+    real, real_plan = painter.stylize, painter.plan_run
+    monkeypatch.setattr(painter, "stylize", stylize)
+    monkeypatch.setattr(painter, "plan_run", plan_run)
     painted, _ = nodes.AnimeBGApplyStyle.execute(model, image, memory_limit_gb=1.6)
     assert tried == [(4, 16e8), (2, 8e8), (1, 4e8), (1, 3e8), (1, 2.25e8)]
     assert [load["memory"] for load in host.loads[1:]] == [peak for _, peak in tried]
@@ -389,11 +428,11 @@ def test_out_of_memory_halves_the_batch_then_takes_less_memory(
     assert torch.allclose(painted, real(image, model.generator), atol=1e-5)
 
 
-def test_out_of_memory_for_good_gives_the_figures(host, nodes, model, monkeypatch):
+def test_out_of_memory_for_good_gives_the_figures(host, nodes, model, monkeypatch, painter):
     def stylize(*args, **kwargs):
         raise RuntimeError("CUDA out of memory.")
 
-    monkeypatch.setattr(nodes, "stylize", stylize)
+    monkeypatch.setattr(painter, "stylize", stylize)
     with pytest.raises(nodes.MemoryBudgetError) as caught:
         nodes.AnimeBGApplyStyle.execute(model, torch.rand(1, 64, 64, 3))
     assert 0 < caught.value.available < caught.value.needed
@@ -421,7 +460,7 @@ def test_the_node_says_what_was_painted_and_what_an_empty_mask_does(host, nodes,
     model.name = "Satoshi Kon"
     _, info = nodes.AnimeBGApplyStyle.execute(model, torch.rand(2, 20, 24, 3), mask=mask)
     assert info.startswith(said or "Satoshi Kon, ")
-    assert re.search(r"Satoshi Kon, 2 x 24 x 20, \w+, \d+\.\d s$", info)
+    assert re.search(r"Satoshi Kon, 2 x 24 x 20, \d+\.\d GB, \d+\.\d s$", info)
     assert host.texts[-1] == ("7", info)
 
 
@@ -444,11 +483,11 @@ def test_the_sample_photo_comes_along_with_its_mask(nodes):
     assert mask[0, 250, 200] == 1 and mask[0, 50, 500] == 0
 
 
-def test_other_errors_come_out_as_they_are(nodes, model, monkeypatch):
+def test_other_errors_come_out_as_they_are(nodes, model, monkeypatch, painter):
     def stylize(*args, **kwargs):
         raise RuntimeError("a kernel failed")
 
-    monkeypatch.setattr(nodes, "stylize", stylize)
+    monkeypatch.setattr(painter, "stylize", stylize)
     with pytest.raises(RuntimeError, match="a kernel failed"):
         nodes.AnimeBGApplyStyle.execute(model, torch.rand(1, 16, 16, 3))
 
@@ -551,8 +590,9 @@ def test_a_workflow_and_its_twin_for_the_api_are_one_graph(path):
         assert picture.width >= 400
 
 
-def test_three_workflows():
+def test_four_workflows():
     assert [path.stem for path in WORKFLOWS] == [
+        "blend-and-colours",
         "four-styles",
         "only-the-background",
         "photo-to-anime",
