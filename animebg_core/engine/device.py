@@ -43,6 +43,16 @@ class Scratch:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._buffers: dict[str, Tensor] | None = {} if device.type == "cpu" else None
+        self._prepared = 0
+
+    def begin_sweep(self) -> None:
+        """The weights that were prepared for the sweep before are not needed any more."""
+        self._prepared = 0
+
+    def take_weights(self, *shape: int) -> Tensor:
+        """A float32 tensor of any content for prepared weights, kept until the sweep ends."""
+        self._prepared += 1
+        return self.take(f"weights {self._prepared}", *shape)
 
     def take(self, name: str, *shape: int) -> Tensor:
         """A float32 tensor of any content, in place of the last one of this name."""

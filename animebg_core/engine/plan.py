@@ -144,13 +144,17 @@ def peak_bytes(
         if device.holds_result and not sweep.stage.norm:
             taken += plan.batch * height * width * 4 * 4  # in float32, with an alpha channel
         steps, rows, made = sweep.steps, min(plan.strip(sweep), sweep.size[0]), 0
+        weights: list[int] = []
         for step in reversed(steps):
             kernel = kernels[step.stage.name, step.index]
             need = kernel.footprint(step, plan.batch, rows)
             taken += need.window
             made = max(made, need.made)
             _enlarge(scratch, need.scratch)
+            weights += [need.weights] if need.weights else []
             rows = min(step.source[0], _source_rows(step, rows))
+        # The last step's came first here; they are taken in the order in which steps are opened.
+        _enlarge(scratch, {f"weights {at}": count for at, count in enumerate(reversed(weights))})
         own, buffers = _statistics_bytes(sweep, plan, device, masked)
         _enlarge(scratch, buffers)
         peak = max(peak, taken + max(made, own) + sum(scratch.values()))

@@ -169,6 +169,7 @@ class _Run:
     def carry_out(self, sweep: Sweep) -> Moments | None:
         """Make what the sweep makes, and give its statistics if it gathers them."""
         self._device.trim()
+        self._scratch.begin_sweep()
         made = self._chain(sweep)
         strip = self._plan.strip(sweep)
         gathering = Gathering(-(-made.height // strip))

@@ -46,11 +46,13 @@ class Footprint:
     Attributes:
         window: as long as its rows are asked for, through a sweep.
         made: for one strip: the rows it gives, and what is made beside them and freed again.
+        weights: what it prepares of its weights in `Scratch`, for as long as a sweep goes.
         scratch: of each buffer that it takes from `Scratch`, by name.
     """
 
     window: int
     made: int
+    weights: int = 0
     scratch: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -85,15 +85,16 @@ class Winograd:
             "b": max(squares * step.inputs, _TILE**2 * step.outputs) * tiles * 4,
             "result": images * tiles * _TILE**2 * step.outputs * 4,
         }
-        products = squares * step.inputs * step.outputs * 4
-        return Footprint(images * high * wide * step.inputs * 4 + products, 0, scratch)
+        window = images * high * wide * step.inputs * 4
+        return Footprint(window, 0, squares * step.inputs * step.outputs * 4, scratch)
 
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> Made:
         """See `Kernel.open`."""
         if not _pays(step):
             return torch_ops.make(self.layer, self.device).open(source, step, norm, scratch)
-        # Not kept from run to run: four times the weights, for the 4% of the time that it takes.
-        convolve = _Convolve(self.layer)
+        # Prepared anew for every sweep, which takes a millisecond for 256 channels: kept, they
+        # would be four times the network.
+        convolve = _Convolve(self.layer, scratch)
         return WindowRows(source, step, norm, scratch, convolve, self.device)
 
 
@@ -111,14 +112,16 @@ class _Convolve:
 
     row_grid = column_grid = _TILE
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, scratch: Scratch) -> None:
         weight = layer.weights.weight.to(torch.float32)
         self._made, channels = weight.shape[:2]
         self._bias = layer.weights.bias.to(torch.float32) if layer.bias else None
         self._to_products, self._to_pixels = _both_ways(_INPUT), _both_ways(_OUTPUT)
-        taps = weight.permute(2, 3, 1, 0).reshape(9, -1)
-        squares = (_TILE + 2) ** 2
-        self._products = torch.mm(_both_ways(_WEIGHTS), taps).view(squares, channels, self._made)
+        # By output channel first, as the weight itself lies in channels-last order: no transposing.
+        taps = weight.permute(2, 3, 0, 1).reshape(9, -1)
+        products = scratch.take_weights((_TILE + 2) ** 2, self._made, channels)
+        torch.mm(_both_ways(_WEIGHTS), taps, out=products.view(products.shape[0], -1))
+        self._products = products.transpose(1, 2)
 
     def convolve(self, window: Tensor, scratch: Scratch) -> Tensor:
         """Made of the window; see `window.Convolve`."""
