@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
 from ..errors import OptionError
 from ..network import onnx
-from ..network.checkpoint import load_generator
+from ..network.checkpoint import PRECISIONS, load_generator
 from .terminal import DownloadBar, result
 
 HELP = "Write a style as an ONNX file, for other runtimes."
 
-_PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
+_PRECISIONS = ("fp32", "fp16")  # of those that ONNX runtimes compute in everywhere
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("target", type=Path, metavar="FILE.onnx")
     text = "image: RGB in [0, 1], of the input's size (default); network: BGR in [-1, 1]"
     add("--format", choices=("image", "network"), default="image", help=text)
-    add("--precision", choices=tuple(_PRECISIONS), default="fp32", help="(default: fp32)")
+    add("--precision", choices=_PRECISIONS, default="fp32", help="(default: fp32)")
     add("--weights-dir", metavar="DIR", help="look for networks only here")
 
 
@@ -36,6 +34,6 @@ def run(args: argparse.Namespace) -> int:
     generator = load_generator(
         args.style, weights_dir=args.weights_dir, progress=DownloadBar(args.style)
     )
-    onnx.export(generator, target, form=args.format, precision=_PRECISIONS[args.precision])
+    onnx.export(generator, target, form=args.format, precision=PRECISIONS[args.precision])
     result(str(target))
     return 0

@@ -11,13 +11,11 @@ import torch
 
 from ..errors import OptionError
 from ..files.styles import DEFAULT_STYLE, LITE_STYLES, STYLES
-from ..network.checkpoint import load_generator
+from ..network.checkpoint import PRECISIONS, load_generator
 from ..network.generator import Generator
 from .terminal import DownloadBar
 
 _log = logging.getLogger(__name__)
-
-_PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +28,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY_OR_PATH",
         help=f"{known}, or a checkpoint file (default: %(default)s)",
     )
-    devices, precisions = ("auto", "cpu", "cuda", "mps"), ("auto", *_PRECISIONS)
+    devices, precisions = ("auto", "cpu", "cuda", "mps"), ("auto", *PRECISIONS)
     add("--device", choices=devices, default="auto", help="auto: the fastest there is")
     add("--precision", choices=precisions, default="auto", help="auto: fp16 on cuda, else fp32")
     size = "such as 2GB (default: what is free)"
@@ -122,4 +120,4 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     """The type that `--precision` names; auto is fp16 where it is faster and safe, on cuda."""
     if name == "auto":
         name = "fp16" if device.type == "cuda" else "fp32"
-    return _PRECISIONS[name]
+    return PRECISIONS[name]

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..files.whole import whole_file
 from ..network.design import NORM_EPS
 from .device import Scratch
 
@@ -180,7 +181,8 @@ class Statistics:
                 value = getattr(moments, part)
                 if value is not None:
                     tensors[f"{name}.{part}"] = value.contiguous()
-        Path(path).write_bytes(save(tensors))
+        with whole_file(Path(path)) as file:
+            file.write(save(tensors))
 
     @staticmethod
     def load(path: str | PathLike[str]) -> Statistics:

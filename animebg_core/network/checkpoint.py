@@ -6,6 +6,7 @@ import pickle
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,10 @@ from ..files.whole import part_file
 from .design import LITE, design_of, expected_names, stage_table
 from .generator import Generator
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# What weights and maps may be stored in, by the names that users give.
+PRECISIONS: Mapping[str, torch.dtype] = MappingProxyType(
+    {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+)
 _FIRST_BLOCK = 4  # the published names count stages: residual blocks begin with conv04_1
 # Far above any network of this design; a larger file would only fill the memory.
 _MAX_BYTES = 4 << 30
@@ -66,8 +70,10 @@ def load_checkpoint(
     Raises:
         CheckpointError: not a checkpoint of this design; the text lists the keys or shapes, sorted.
     """
-    if dtype not in _DTYPES:
-        raise OptionError(f"dtype is one of {', '.join(map(str, _DTYPES))}, not {dtype}")
+    if dtype not in PRECISIONS.values():
+        raise OptionError(
+            f"dtype is one of {', '.join(map(str, PRECISIONS.values()))}, not {dtype}"
+        )
     state = read_state(path)
     try:
         generator = Generator(_canonical(state))
