@@ -79,7 +79,6 @@ def test_saved_statistics_come_back_to_the_bit(generator, tmp_path):
 
 def test_statistics_of_another_network_are_refused(generator, checkpoint):
     shared = gather_statistics([torch.rand(1, 30, 40, 3)], generator)
-    shared.moments.__class__  # a mapping by stage
     wrong = Statistics(shared.colour, dict(list(shared.moments.items())[:-1]))
     with pytest.raises(OptionError, match="another network"):
         stylize(torch.rand(1, 30, 40, 3), generator, statistics=wrong)

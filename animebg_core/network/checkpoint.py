@@ -71,9 +71,8 @@ def load_checkpoint(
         CheckpointError: not a checkpoint of this design; the text lists the keys or shapes, sorted.
     """
     if dtype not in PRECISIONS.values():
-        raise OptionError(
-            f"dtype is one of {', '.join(map(str, PRECISIONS.values()))}, not {dtype}"
-        )
+        known = ", ".join(map(str, PRECISIONS.values()))
+        raise OptionError(f"dtype is one of {known}, not {dtype}")
     state = read_state(path)
     try:
         generator = Generator(_canonical(state))
