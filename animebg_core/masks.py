@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +29,7 @@ def check_share(value: float, wanted: str) -> float:
     Raises:
         OptionError: it is not; the text begins with `wanted`.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    number = isinstance(value, Real) and not isinstance(value, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
     if not number or not 0 <= value <= 1:
         raise OptionError(f"{wanted}, not {value}")
     return float(value)
@@ -38,11 +40,14 @@ def fit_mask(mask: Tensor, image: Tensor) -> Tensor:
 
     Args:
         mask: [H, W], [1, H, W] or [B, H, W] of any size and dtype; 1 paints, 0 keeps. It is resized
-            bilinearly; a batch that is longer than its masks repeats them from the first.
+            bilinearly; a batch that is longer than its masks repeats them from the first. One of
+            the image's height and width with a channel behind, [H, W, 1], is taken too, and
+            [H, W, 3 or 4] where its colours are all grey.
         image: gives batch, size and device.
 
     Raises:
-        MaskError: another rank, no pixels, or values that are not finite.
+        MaskError: another rank, no pixels, values that are not finite, or what could as well be
+            masks as channels.
     """
     if not isinstance(mask, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MaskError(f"expected a mask tensor [H, W] or [B, H, W], got {type(mask).__name__}")
@@ -52,6 +57,7 @@ def fit_mask(mask: Tensor, image: Tensor) -> Tensor:
     if mask.numel() == 0:
         raise MaskError(f"the mask has no pixels: shape {shape}")
     batch, height, width = image.shape[:3]
+    mask = _without_channels(mask, batch, height, width)
     mask = mask.detach().to(image.device, torch.float32).reshape(-1, *mask.shape[-2:])[:batch]
     if not bool(torch.isfinite(mask).all()):
         raise MaskError("the mask holds NaN or infinite values")
@@ -60,6 +66,30 @@ def fit_mask(mask: Tensor, image: Tensor) -> Tensor:
         mask = F.interpolate(mask[:, None], (height, width), mode="bilinear")[:, 0]
     index = torch.arange(batch, device=mask.device) % mask.shape[0]
     return mask.clamp(0, 1)[index]
+
+
+def _without_channels(mask: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """Masks [B, H, W] as they are; the brightness [H, W] of what is a picture [H, W, C].
+
+    Raises:
+        MaskError: it may be either, is neither, or is coloured.
+    """
+    if mask.ndim == 2 or mask.shape[2] not in (1, 3, 4):
+        return mask
+    masks = mask.shape[0] in (1, batch) or mask.shape[1:] == (height, width)
+    picture = mask.shape[:2] == (height, width)
+    if masks and (not picture or mask.shape[1:] == (height, width)):
+        return mask
+    shape = list(mask.shape)
+    if masks or not picture:
+        raise MaskError(
+            f"a mask of shape {shape} may be {shape[0]} masks, or one with {shape[2]} channels:"
+            " give [H, W] or [B, H, W]"
+        )
+    grey = mask[..., 0]
+    if mask.shape[2] > 1 and not bool((mask[..., :3] == grey[..., None]).all()):
+        raise MaskError(f"a mask has one channel, this one of shape {shape} is coloured: take one")
+    return grey
 
 
 def statistics_weight(mask: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Checkpoints: any network of the design loads, anything else is refused with a reason."""
 
+import os
 import pickle
 import zipfile
 
@@ -10,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import animebg_core
-from animebg_core.errors import CheckpointError, WeightsNotFoundError
+from animebg_core.errors import CheckpointError, WeightsError, WeightsNotFoundError
 from animebg_core.network.checkpoint import convert, load_checkpoint, read_state
 
 
@@ -218,13 +219,11 @@ def test_convert_leaves_nothing_half_written(state, tmp_path, monkeypatch):
     source, target = saved(state, tmp_path / "net.pth"), tmp_path / "net.safetensors"
     target.write_bytes(b"older")
 
-    def full(tensors, path, metadata=None):
-        with open(path, "wb") as handle:
-            handle.write(b"half")
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("animebg_core.network.checkpoint.save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WeightsError, match="cannot be written: No space"):
         convert(source, target)
     assert target.read_bytes() == b"older"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pth", "net.safetensors"]
@@ -236,3 +235,81 @@ def test_load_generator_takes_a_path(checkpoint, tmp_path):
     assert isinstance(animebg_core.load_generator(checkpoint), animebg_core.Generator)
     with pytest.raises(WeightsNotFoundError):
         animebg_core.load_generator(tmp_path / "none.pth")
+
+
+def test_convert_into_a_folder_that_is_not_there_is_one_line(state, tmp_path):
+    source = saved(state, tmp_path / "net.pth")
+    with pytest.raises(
+        WeightsError, match=r"none.net\.safetensors cannot be written: No such file"
+    ):
+        convert(source, tmp_path / "none" / "net.safetensors")
+
+
+def test_convert_takes_tensors_that_share_memory(state, tmp_path):
+    state["in05_1.scale"] = state["in04_1.scale"]
+    block = torch.cat([state["in04_2.scale"], state["in05_2.scale"]])
+    half = len(block) // 2
+    state["in04_2.scale"], state["in05_2.scale"] = block[:half], block[half:]
+    torch.save(state, tmp_path / "net.pth")
+    convert(tmp_path / "net.pth", tmp_path / "net.safetensors")
+    made = load_file(tmp_path / "net.safetensors")
+    assert all(torch.equal(made[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("kind", ["fp8", "meta", "sparse", "integer", "complex"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_tensors_that_cannot_be_computed_with_are_named(state, tmp_path, kind, suffix):
+    name = "conv03_2.weight"
+    odd = {
+        "fp8": lambda: state[name].to(torch.float8_e4m3fn),
+        "meta": lambda: state[name].to("meta"),
+        "sparse": lambda: state[name].to_sparse(),
+        "integer": lambda: state[name].to(torch.int8),
+        "complex": lambda: state[name].to(torch.complex64),
+    }
+    state[name] = odd[kind]()
+    path = tmp_path / f"net{suffix}"
+    if suffix == ".pth":
+        torch.save(state, path)
+    elif kind in ("meta", "sparse"):
+        pytest.skip("safetensors holds none")
+    else:
+        save_file(state, path)
+    with pytest.raises(CheckpointError, match=rf"others: {name}$"):
+        load_checkpoint(path)
+
+
+def test_a_file_that_may_not_be_read_is_said_to_be_that(state, tmp_path, monkeypatch):
+    path = saved(state, tmp_path / "net.pth")
+
+    def refuse(*args, **options):  # the suite may run as root, who may read everything
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(CheckpointError, match=r"net\.pth: cannot be read: Permission denied$"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "names", [["model.0.weight"], ["block_a.0.1.weight", "out_layer.0.weight"], ["conv_first.bias"]]
+)
+def test_a_foreign_checkpoint_is_first_told_what_it_is_not(tmp_path, names):
+    torch.save({name: torch.ones(1) for name in names}, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(tmp_path / "net.pth")
+    reason = str(caught.value).removeprefix(f"{tmp_path / 'net.pth'}: ")
+    assert reason.startswith(
+        "not a CartoonGAN generator; AnimeGAN and upscalers do not fit: missing"
+    )
+    assert all(name in reason for name in names)
+
+
+def test_a_bare_key_is_never_the_whole_reason(tmp_path, monkeypatch):
+    (tmp_path / "net.pth").write_bytes(b"x")
+
+    def fail(*args, **options):
+        raise KeyError(101)
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(CheckpointError, match=r"\(KeyError: 101\)"):
+        load_checkpoint(tmp_path / "net.pth")

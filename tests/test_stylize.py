@@ -1,13 +1,16 @@
 """`stylize` as a caller meets it: shapes, dtypes, strength, masks, alpha, and what it refuses."""
 
 import math
+from fractions import Fraction
 
+import numpy as np
 import oracle
 import pytest
 import torch
 
 from animebg_core import ImageError, MaskError, OptionError, load_generator, stylize
 from animebg_core.images import to_image, to_network
+from animebg_core.masks import check_strength, fit_mask
 
 
 @pytest.fixture(scope="module")
@@ -179,3 +182,52 @@ def test_bad_masks_are_refused(generator, mask):
 def test_bad_strengths_are_refused(generator, strength):
     with pytest.raises(OptionError, match="0 .* to 1"):
         stylize(torch.rand(1, 8, 8, 3), generator, strength=strength)
+
+
+# --- Masks that are no [B, H, W], and numbers that are no Python float ---
+
+
+def top_half(*shape):
+    mask = torch.zeros(shape)
+    mask[: shape[0] // 2] = 1
+    return mask
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_mask_with_channels_is_the_picture_that_it_is(channels):
+    image = torch.rand(1, 12, 20, 3)
+    wanted = fit_mask(top_half(12, 20), image)
+    mask = top_half(12, 20, channels)
+    assert torch.equal(fit_mask(mask, image), wanted)
+    assert torch.equal(fit_mask(mask, image.expand(3, -1, -1, -1)), wanted.expand(3, -1, -1))
+
+
+def test_masks_for_a_narrow_image_are_masks():
+    mask = torch.rand(2, 12, 3)
+    assert torch.equal(fit_mask(mask, torch.rand(2, 12, 3, 3)), mask)
+    assert fit_mask(torch.rand(1, 12, 1), torch.rand(4, 30, 30, 3)).shape == (4, 30, 30)
+
+
+@pytest.mark.parametrize(
+    ("mask", "image"),
+    [
+        (torch.rand(12, 20, 3), (1, 12, 20, 3)),  # coloured
+        (torch.rand(12, 20, 1), (12, 12, 20, 3)),  # 12 masks for 12 images, or one
+        (torch.rand(7, 9, 3), (1, 12, 20, 3)),  # of another size: nothing tells
+        (torch.rand(1, 12, 20, 1), (1, 12, 20, 3)),
+    ],
+)
+def test_a_mask_that_may_be_two_things_is_refused(mask, image):
+    with pytest.raises(MaskError):
+        fit_mask(mask, torch.rand(image))
+
+
+@pytest.mark.parametrize("value", [np.float32(1), np.float64(0.5), np.int64(1), Fraction(1, 2), 0])
+def test_any_real_number_is_a_strength(value):
+    assert check_strength(value) == float(value)
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), "1", None, np.float32("nan"), 1j])
+def test_what_is_no_real_number_is_no_strength(value):
+    with pytest.raises(OptionError):
+        check_strength(value)

@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
+from safetensors.torch import load_file, save  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
-from ..errors import CheckpointError, OptionError
+from ..errors import CheckpointError, OptionError, WeightsError
 from ..files.resolve import resolve_weights
-from ..files.whole import part_file
+from ..files.whole import whole_file
 from .design import LITE, design_of, expected_names, stage_table
 from .generator import Generator
 
@@ -131,7 +131,11 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    if isinstance(error, OSError) and error.strerror:
+        return CheckpointError(f"{path}: cannot be read: {error.strerror}")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if not any(letter.isalpha() for letter in reason):  # a key or a number alone says nothing
+        reason = f"{type(error).__name__}: {reason}"
     return CheckpointError(
         f"{path}: not readable as a checkpoint, perhaps cut short: fetch it again ({reason})"
     )
@@ -145,13 +149,14 @@ def _tensors(path: Path, state: object) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     wrong: list[str] = []
     for name, value in state.items():  # pyright: ignore[reportUnknownVariableType]
-        if isinstance(name, str) and isinstance(value, Tensor) and value.is_floating_point():
+        if isinstance(name, str) and isinstance(value, Tensor) and _is_plain(value):
             tensors[name] = value.detach()
         else:
             wrong.append(str(name))  # pyright: ignore[reportUnknownArgumentType]
     if wrong:
         raise CheckpointError(
-            f"{path}: expected floating-point tensors only, others: {_listed(wrong)}"
+            f"{path}: expected only dense tensors of 16, 32 or 64 bits in floating point, others:"
+            f" {_listed(wrong)}"
         )
     if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
         raise CheckpointError(
@@ -160,13 +165,22 @@ def _tensors(path: Path, state: object) -> dict[str, Tensor]:
     return tensors
 
 
+def _is_plain(tensor: Tensor) -> bool:
+    """Numbers that are there and can be computed with: not sparse, quantised or without data."""
+    return (
+        tensor.dtype in (torch.float64, *_DTYPES)
+        and tensor.layout == torch.strided
+        and not tensor.is_meta
+    )
+
+
 def convert(source: str | Path, target: str | Path) -> None:
     """Write the checkpoint `source` as safetensors to `target`, all that it holds unchanged.
 
     Raises:
         CheckpointError: `source` is no checkpoint of this design, or `target` is no `.safetensors`
             name.
-        OSError: `target` cannot be written; nothing half written is left.
+        WeightsError: `target` cannot be written; nothing half written is left.
     """
     target = Path(target)
     if target.suffix.lower() != ".safetensors":
@@ -174,13 +188,20 @@ def convert(source: str | Path, target: str | Path) -> None:
             f"{target}: convert writes safetensors, name the output *.safetensors"
         )
     load_checkpoint(source)  # refuses what is no network of this design
-    state = {name: tensor.contiguous() for name, tensor in read_state(source).items()}
+    # Copies, since a .pth may hold one memory under two names, and safetensors does not.
+    state = {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in read_state(source).items()
+    }
     metadata = {"format": "pt"}
     if Path(source).suffix.lower() == ".safetensors":
         with cast(Any, safe_open(source, "pt")) as file:
             metadata |= cast("dict[str, str] | None", file.metadata()) or {}
-    with part_file(target) as part:
-        save_file(state, part, metadata=metadata)
+    try:
+        with whole_file(target) as file:
+            file.write(save(state, metadata))
+    except OSError as error:
+        raise WeightsError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
 def published_names(blocks: int, *, up_norms: tuple[str, str] | None = None) -> dict[str, str]:
@@ -223,7 +244,9 @@ def _canonical(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if missing or unexpected:
         parts = [f"missing {_listed(missing)}"] if missing else []
         parts += [f"unexpected {_listed(unexpected)}"] if unexpected else []
-        raise CheckpointError(f"not a CartoonGAN generator's keys: {'; '.join(parts)}")
+        raise CheckpointError(
+            f"not a CartoonGAN generator; AnimeGAN and upscalers do not fit: {'; '.join(parts)}"
+        )
     return {canonical: state[published] for canonical, published in names.items()}
 
 
