@@ -168,7 +168,7 @@ def _tensors(path: Path, state: object) -> dict[str, Tensor]:
 def _is_plain(tensor: Tensor) -> bool:
     """Numbers that are there and can be computed with: not sparse, quantised or without data."""
     return (
-        tensor.dtype in (torch.float64, *_DTYPES)
+        tensor.dtype in (torch.float64, *PRECISIONS.values())
         and tensor.layout == torch.strided
         and not tensor.is_meta
     )
