@@ -196,6 +196,20 @@ def model_path(name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
 
 
+def temporary_folder() -> Path:
+    """Where files lie that other nodes read; emptied when the host starts."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def work_folder() -> Path:
+    """Where films lie in pieces until they are complete; it outlives the host."""
+    folder = Path(folder_paths.get_output_directory()) / ".animebg"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 # --- Schemas across host versions ---
 
 

@@ -33,6 +33,7 @@ from .animebg_core.files.resolve import resolve_weights
 from .animebg_core.pipeline import DETAILS, Detail
 from .animebg_core.upsampling import painted_size
 from .host import LoadedModel
+from .video_node import AnimeBGApplyStyleToVideo
 
 CATEGORY = "AnimeBG"
 AnimeBGModel = io.Custom("ANIMEBG_MODEL")
@@ -339,7 +340,13 @@ class AnimeBGExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         host.register_model_folder(SUFFIXES)
-        return [AnimeBGLoadModel, AnimeBGApplyStyle, AnimeBGBlendModels, AnimeBGSamplePhoto]
+        return [
+            AnimeBGLoadModel,
+            AnimeBGApplyStyle,
+            AnimeBGApplyStyleToVideo,
+            AnimeBGBlendModels,
+            AnimeBGSamplePhoto,
+        ]
 
 
 # --- Running ---

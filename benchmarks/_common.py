@@ -24,7 +24,7 @@ from PIL import Image  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from animebg_core import Generator, RunPlan, plan_run  # noqa: E402
-from animebg_core.engine.plan import Level, _peak_bytes  # noqa: E402
+from animebg_core.engine.plan import Level, peak_bytes  # noqa: E402
 from animebg_core.files.resolve import resolve_weights  # noqa: E402
 from animebg_core.network.checkpoint import load_checkpoint, read_state  # noqa: E402
 
@@ -96,14 +96,14 @@ def at_level(generator: Generator, level: Level, height: int, width: int) -> Run
     """The plan of that level with the strips and the prediction that `plan_run` would give it."""
     plan = plan_run(generator, height, width, budget=1 << 60)
     plan = replace(plan, level=level, peak_bytes=0)
-    return replace(plan, peak_bytes=_peak_bytes(generator, plan, height, width, False))
+    return replace(plan, peak_bytes=peak_bytes(generator, plan, height, width, masked=False))
 
 
 def one_strip(generator: Generator, height: int, width: int) -> RunPlan:
     """The whole image, uncut."""
     plan = at_level(generator, "whole", height, width)
     plan = replace(plan, rows=height + 3, block_rows=height + 3, peak_bytes=0)
-    return replace(plan, peak_bytes=_peak_bytes(generator, plan, height, width, False))
+    return replace(plan, peak_bytes=peak_bytes(generator, plan, height, width, masked=False))
 
 
 def best_times(

@@ -75,7 +75,11 @@ def _modules(answers: Answers) -> dict[str, types.ModuleType]:
         "comfy_execution.utils": {"get_executing_context": lambda: _Context("7")},
         "server": {"PromptServer": types.SimpleNamespace(instance=_Server(answers))},
         "comfy_api": {},
-        "comfy_api.latest": {"io": _io(), "ComfyExtension": type("ComfyExtension", (), {})},
+        "comfy_api.latest": {
+            "io": _io(),
+            "ComfyExtension": type("ComfyExtension", (), {}),
+            "InputImpl": types.SimpleNamespace(VideoFromFile=_VideoFromFile),
+        },
     }
     modules = {}
     for name, content in parts.items():
@@ -86,6 +90,19 @@ def _modules(answers: Answers) -> dict[str, types.ModuleType]:
         if parent:
             setattr(modules[parent], child, module)
     return modules
+
+
+class _VideoFromFile:
+    """A video in a file, and the part of it that is meant."""
+
+    def __init__(self, file, *, start_time=0.0, duration=0.0) -> None:
+        self._file, self._window = file, (start_time, duration)
+
+    def get_stream_source(self):
+        return self._file
+
+    def get_active_trim_window(self):
+        return self._window
 
 
 @dataclass
@@ -176,6 +193,12 @@ def _folders(answers: Answers) -> dict[str, Any]:
         if full_folder_path not in paths:
             paths.append(full_folder_path)
 
+    def get_temp_directory():
+        return str(answers.models.parent / "temp")
+
+    def get_output_directory():
+        return str(answers.models.parent / "output")
+
     def get_folder_paths(folder_name):
         return known[folder_name][0][:]
 
@@ -195,6 +218,8 @@ def _folders(answers: Answers) -> dict[str, Any]:
         "folder_names_and_paths": known,
         "add_model_folder_path": add_model_folder_path,
         "get_folder_paths": get_folder_paths,
+        "get_temp_directory": get_temp_directory,
+        "get_output_directory": get_output_directory,
         "get_filename_list": get_filename_list,
         "get_full_path_or_raise": get_full_path_or_raise,
     }
@@ -246,7 +271,8 @@ def _io() -> types.SimpleNamespace:
         )
 
     kinds = {
-        name: custom(name.upper()) for name in ("Combo", "Float", "Image", "Mask", "Int", "String")
+        name: custom(name.upper())
+        for name in ("Combo", "Float", "Image", "Mask", "Int", "String", "Video")
     }
     return types.SimpleNamespace(
         Schema=Schema,

@@ -597,3 +597,54 @@ def test_four_workflows():
         "only-the-background",
         "photo-to-anime",
     ]
+
+
+# --- Films ---
+
+
+@pytest.fixture
+def film(tmp_path):
+    """A short film with sound."""
+    pytest.importorskip("av")
+    from clips import Sound, make_clip
+
+    rng = np.random.default_rng(0)
+    still = rng.integers(0, 65536, (9, 24, 3)).repeat(4, 0).repeat(4, 1).astype(np.uint16)
+    frames = [still[:, k : k + 64] for k in range(10)]
+    return make_clip(tmp_path / "in.mp4", frames, pixels="yuv444p", sound=Sound("aac"))
+
+
+def test_a_film_is_painted_with_its_sound_and_the_part_that_the_host_means(nodes, model, film):
+    from clips import packets, times_of
+    from comfy_stand_ins import _VideoFromFile
+
+    paint = nodes.AnimeBGApplyStyleToVideo.execute
+    (whole,) = paint(model, _VideoFromFile(str(film)), steadiness=0.0)
+    assert packets(Path(whole.get_stream_source()), "audio") == packets(film, "audio")
+    assert times_of(Path(whole.get_stream_source())) == times_of(film)
+    (part,) = paint(model, _VideoFromFile(str(film), start_time=0.12, duration=0.2), strength=0.5)
+    assert len(times_of(Path(part.get_stream_source()))) == 5
+
+
+def test_a_cancelled_film_goes_on_when_it_is_queued_again(nodes, model, film, host, monkeypatch):
+    from comfy_stand_ins import _VideoFromFile
+
+    monkeypatch.setattr("pack.animebg_core.film.work.SEGMENT", 4)
+    paint, video = nodes.AnimeBGApplyStyleToVideo.execute, _VideoFromFile(str(film))
+    tellers = sys.modules["pack.video_node"]._Teller
+    told, call = [], tellers.__call__
+
+    def cancelled(self, progress):
+        told.append((progress.stage, progress.done, progress.kept))
+        if progress.stage == "painting" and progress.done >= 7 and not progress.kept:
+            raise KeyboardInterrupt
+        call(self, progress)
+
+    monkeypatch.setattr(tellers, "__call__", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        paint(model, video, steadiness=0.0)
+    told.clear()
+    (painted,) = paint(model, video, steadiness=0.0)
+    assert max(kept for _, _, kept in told) == 4
+    assert Path(painted.get_stream_source()).is_file()
+    assert not list((host.models.parent / "output" / ".animebg").iterdir())

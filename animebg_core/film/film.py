@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,7 @@ def paint_film(
     source: FilmSource | None,
     steadiness: float = DEFAULT_STEADINESS,
     trim: Trim = Trim(),  # noqa: B008 - frozen
+    folder: Path | None = None,
     report: Report | None = None,
 ) -> list[str]:
     """Paint a clip to a file that takes its name when it is complete.
@@ -84,6 +86,7 @@ def paint_film(
         steadiness: 0 paints every frame for itself, under its shot's statistics; 1 mixes it with
             the painted frames around it wherever the photo's agree.
         trim: the part to paint.
+        folder: where segments are to lie until it is complete; None: beside the output.
         report: called often; what it raises stops the run and comes out of this function, and
             what is finished is kept.
 
@@ -97,8 +100,8 @@ def paint_film(
     """
     if not 0 <= steadiness <= 1:
         raise OptionError(f"steadiness goes from 0 to 1, got {steadiness}")
-    run = _Run(clip, output, painter, steadiness, trim, report or (lambda progress: None), source)
-    return run.go()
+    tell = report or (lambda progress: None)
+    return _Run(clip, output, painter, steadiness, trim, tell, source).go(folder)
 
 
 class _Run:
@@ -132,10 +135,10 @@ class _Run:
         self._done = 0
         self._total = 0
 
-    def go(self) -> list[str]:
+    def go(self, folder: Path | None) -> list[str]:
         """See `paint_film`."""
         notes: list[str] = []
-        work = Work(self._output.target, self._identity)
+        work = Work(self._output.target, self._identity, folder)
         if work.replaced:
             notes.append("what another run had begun with other options is begun anew")
         plan = work.load_plan()
@@ -156,7 +159,8 @@ class _Run:
         notes += self._output.join(
             segments,
             self._source,
-            folder=work.folder,
+            # With the segments, unless those may be on another disk.
+            folder=work.folder if folder is None else self._output.target.parent,
             times=plan.times.tolist(),
             last=self._clip.last_ticks,
             time_base=self._clip.shape.time_base,

@@ -23,9 +23,10 @@ REACH = 2  # frames on each side
 # A neighbour counts by how well the photo agrees there: exp(-(difference / _AGREES)^2). The farther
 # ones must agree better: on a clean pan they do, and all places of the picture on the network's
 # grid of 4 are needed there; in a lively one they would soften more than they steady.
-_AGREES = {1: 0.07, 2: 0.02}
+_AGREES = {1: 0.07, 2: 0.035}
 # Moving a picture by half a pixel softens it: so much of its finest detail is added again.
 _CRISPER = 0.14
+_WHOLE = 0.12  # pixels
 _APART = 1.0  # pixels by which the ways there and back may miss each other
 
 
@@ -90,6 +91,9 @@ class _Held:
         found = self.flows.get(other.frame.index)
         if found is None:
             found = motion.flow(self.grey, other.grey)
+            # To whole pixels where it is nearly so: those need no interpolation, which softens.
+            whole = np.rint(found)
+            found = np.where(np.abs(found - whole) < _WHOLE, whole, found)
             self.flows[other.frame.index] = found
         return found
 

@@ -117,11 +117,13 @@ def make_plan(clip: Clip, trim: Trim, *, keys: int, step: Any = None) -> FilmPla
 class Work:
     """The folder, made or found again."""
 
-    def __init__(self, target: Path, identity: dict[str, Any]) -> None:
+    def __init__(self, target: Path, identity: dict[str, Any], parent: Path | None = None) -> None:
         """Args:
         identity: all that decides what the frames are, as JSON can hold it.
+        parent: where it is to lie; None: beside the output.
         """
-        self.folder = target.with_name(f".{target.name.replace('%', '_')}.animebg")
+        name = f".{target.name.replace('%', '_')}.animebg"
+        self.folder = (parent or target.parent) / name
         self.identity = {"version": _VERSION, **identity}
         self.replaced = False
         if self.folder.is_dir():
@@ -226,6 +228,14 @@ def film_identity(
         "motion": type(find_motion()).__name__,
         "trim": [str(trim.start), str(trim.stop)],
     }
+
+
+def film_digest(
+    clip: Clip, encoding: Encoding, painter: Painter, steadiness: float, trim: Trim
+) -> str:
+    """A name for all that decides what the frames of a film are, 16 hexadecimal digits."""
+    identity = film_identity(clip, encoding, painter, steadiness, trim)
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
 
 def _array_identity(array: NDArray[Any] | None) -> str | None:

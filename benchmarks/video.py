@@ -1,0 +1,334 @@
+"""Films: flicker and what is paid for its removal, cuts, frames a second, memory against length.
+
+    python benchmarks/video.py steadiness CLIP --frames 140:163 --style shinkai-lite
+    python benchmarks/video.py pans --style shinkai-lite
+    python benchmarks/video.py cuts CLIP [CLIP ...]
+    python benchmarks/video.py speed CLIP --frames 0:40 --style shinkai-lite
+    python benchmarks/video.py memory --style shinkai-lite --lengths 100 3000
+
+Needs PyAV and OpenCV: pip install '.[video,flow]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import _common
+import av
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from animebg_core import Painter
+from animebg_core.files.video.reading import Film
+from animebg_core.film.motion import find_motion
+from animebg_core.film.shots import find_cuts, find_shots
+from animebg_core.film.steady import Painted, steadied
+
+Pictures = list[NDArray[np.float32]]  # [H, W, 3] in 0..1
+
+
+def _sixteen(picture: NDArray[np.float32]) -> NDArray[np.uint16]:
+    return np.rint(np.clip(picture, 0, 1) * 65535).astype(np.uint16)
+
+
+def _unit(picture: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return picture.astype(np.float32) / 65535
+
+
+# --- what is measured ---
+
+
+class Flows:
+    """The photo's motion between each frame and the one before, and where it can be trusted."""
+
+    def __init__(self, photos: Pictures) -> None:
+        dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        grey = [cv2.cvtColor(np.uint8(p * 255 + 0.5), cv2.COLOR_RGB2GRAY) for p in photos]
+        rows, columns = np.mgrid[: grey[0].shape[0], : grey[0].shape[1]].astype(np.float32)
+        self._grid = np.stack([columns, rows], -1)
+        self._steps = []
+        for before, now in zip(grey, grey[1:], strict=False):
+            there, back = dis.calc(now, before, None), dis.calc(before, now, None)
+            missed = there + self._moved(back, there)
+            self._steps.append((there, np.square(missed).sum(-1) < 1))
+
+    def _moved(self, picture: NDArray, flow: NDArray) -> NDArray:
+        border = cv2.BORDER_REPLICATE
+        return cv2.remap(picture, self._grid + flow, None, cv2.INTER_LINEAR, borderMode=border)
+
+    def error(self, frames: Pictures) -> tuple[float, float]:
+        """Warping error (Lai et al., ECCV 2018), times 1000, and mean difference of 255."""
+        squares, means = [], []
+        for before, now, (flow, sure) in zip(frames, frames[1:], self._steps, strict=False):
+            difference = (now - self._moved(before, flow))[sure]
+            squares.append(1000 * float(np.square(difference).mean()))
+            means.append(255 * float(np.abs(difference).mean()))
+        return float(np.mean(squares)), float(np.mean(means))
+
+
+def sharpness(frames: Pictures) -> float:
+    """The mean absolute Laplacian."""
+    return float(np.mean([np.abs(cv2.Laplacian(f, cv2.CV_32F)).mean() for f in frames]))
+
+
+def decibels(frames: Pictures, others: Pictures) -> float:
+    error = np.mean([np.square(a - b).mean() for a, b in zip(frames, others, strict=True)])
+    return float("inf") if error == 0 else float(-10 * np.log10(error))
+
+
+# --- what is painted ---
+
+
+def shared(painter: Painter, photos: Pictures) -> Pictures:
+    """Painted under the statistics of their shots' key frames."""
+    small = [cv2.resize(p, (16, 9), interpolation=cv2.INTER_AREA) for p in photos]
+    result: Pictures = []
+    for shot in find_shots(np.stack(small), keys=6):
+        statistics = painter.gather([_sixteen(photos[k]) for k in shot.keys])
+        for photo in photos[shot.start : shot.stop]:
+            result.append(_unit(painter.paint(_sixteen(photo), statistics=statistics)))
+    return result
+
+
+def alone(painter: Painter, photos: Pictures) -> Pictures:
+    return [_unit(painter.paint(_sixteen(photo))) for photo in photos]
+
+
+def windowed(photos: Pictures, paintings: Pictures, steadiness: float) -> Pictures:
+    frames = (
+        Painted(k, 0, _sixteen(photo), _sixteen(painting))
+        for k, (photo, painting) in enumerate(zip(photos, paintings, strict=True))
+    )
+    return [mean for _, mean in steadied(frames, find_motion(), steadiness)]
+
+
+def temporal_median(frames: Pictures) -> Pictures:
+    """FFmpeg's tmedian over five frames, at rest in the film's place."""
+    graph = av.filter.Graph()
+    height, width = frames[0].shape[:2]
+    source = graph.add_buffer(width=width, height=height, format="gbrp", time_base=Fraction(1, 25))
+    median, sink = graph.add("tmedian", "radius=2"), graph.add("buffersink")
+    source.link_to(median)
+    median.link_to(sink)
+    graph.configure()
+    result: Pictures = []
+
+    def pull() -> None:
+        while True:
+            try:
+                result.append(graph.pull().to_ndarray(format="rgb24").astype(np.float32) / 255)
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+
+    for number, frame in enumerate(frames):
+        array = np.uint8(np.clip(frame, 0, 1) * 255 + 0.5)
+        one = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="gbrp")
+        one.pts, one.time_base = number, Fraction(1, 25)
+        graph.push(one)
+        pull()
+    graph.push(None)
+    pull()
+    return result[-len(frames) :]
+
+
+# --- the tables ---
+
+
+def read(path: Path, first: int, last: int, longest: int | None) -> Pictures:
+    frames = Film(path, longest).frames()
+    return [
+        _unit(frame.pixels()[..., :3])
+        for number, (_, frame) in zip(range(last), frames, strict=False)
+        if number >= first
+    ]
+
+
+def table_steadiness(args: argparse.Namespace) -> None:
+    """Each part by itself and all together, on real frames."""
+    painter = Painter(_common.load_network(args).generator)
+    photos = read(args.clips[0], *args.frames, args.longest)
+    flows = Flows(photos)
+    one, both = alone(painter, photos), shared(painter, photos)
+    films = {"frame by frame": one, "the shot's statistics": both}
+    for steadiness in args.steadiness:
+        films[f"window, steadiness {steadiness:g}"] = windowed(photos, one, steadiness)
+        films[f"both, steadiness {steadiness:g}"] = windowed(photos, both, steadiness)
+    films["temporal median of frame by frame"] = temporal_median(one)
+    base, own = flows.error(photos), flows.error(one)
+    rows: list[Sequence[object]] = [
+        ("the photo frames", f"{base[0]:.3f}", f"{base[1]:.2f}", "", "", "")
+    ]
+    for name, film in films.items():
+        error = flows.error(film)
+        excess = (error[0] - base[0]) / (own[0] - base[0])
+        sharp = sharpness(film) / sharpness(one)
+        near = decibels(film, one)
+        fidelity = "" if np.isinf(near) else f"{near:.1f}"
+        row = (name, f"{error[0]:.3f}", f"{error[1]:.2f}", f"{excess:.2f}", fidelity)
+        rows.append((*row, f"{sharp:.2f}"))
+    header = ("film", "warping error", "mean of 255", "excess", "dB to frame by frame", "sharpness")
+    _common.print_table(header, rows)
+
+
+def table_pans(args: argparse.Namespace) -> None:
+    """Clean pans of a photo: the mean difference of 255 of two frames, the pan undone."""
+    painter = Painter(_common.load_network(args).generator)
+    height, width, count = 240, 320, 8
+    photo = _common.load_photo(_common.DEMO_PHOTO, 320, 480)[0].numpy()
+    rows = []
+    for step in (1.0, 2.0, 3.0, 0.5, 1.5):
+        photos = [_view(photo, step * k, height, width) for k in range(count)]
+        one = alone(painter, photos)
+        both = windowed(photos, shared(painter, photos), 1.0)
+        cells = [_panned(film, step) for film in (photos, one, both)]
+        share = (cells[2] - cells[0]) / max(cells[1] - cells[0], 1e-9)
+        rows.append((f"{step:g}", *(f"{cell:.2f}" for cell in cells), f"{share:.2f}"))
+    header = (
+        "pixels a frame",
+        "photo",
+        "frame by frame",
+        "as films are painted",
+        "share of excess",
+    )
+    _common.print_table(header, rows)
+
+
+def _view(photo: NDArray[np.float32], right: float, height: int, width: int) -> NDArray:
+    matrix = np.float32([[1, 0, -right - 8], [0, 1, -8]])
+    return cv2.warpAffine(photo, matrix, (width, height), flags=cv2.INTER_CUBIC)
+
+
+def _panned(frames: Pictures, step: float) -> float:
+    means = []
+    for before, now in zip(frames[2:-3], frames[3:-2], strict=False):
+        moved = _view(np.pad(before, ((8, 0), (8, 0), (0, 0))), step, *before.shape[:2])
+        inside = (slice(16, -16), slice(16, -16))
+        means.append(255 * float(np.abs(now - moved)[inside].mean()))
+    return float(np.mean(means))
+
+
+def table_cuts(args: argparse.Namespace) -> None:
+    """The cuts of clips."""
+    rows = []
+    for path in args.clips:
+        small = np.stack([frame.glance() for _, frame in Film(path).frames()])
+        rows.append((path.name, len(small), ", ".join(map(str, find_cuts(small))) or "none"))
+    _common.print_table(("clip", "frames", "a shot begins at"), rows)
+
+
+def table_speed(args: argparse.Namespace) -> None:
+    """Frames a second: in memory, one by one, and as films with their files."""
+    from animebg_core.files.video.output import film_output
+    from animebg_core.files.video.writing import Trim
+    from animebg_core.film.film import paint_film
+
+    painter = Painter(_common.load_network(args).generator)
+    first, last = args.frames
+    photos = read(args.clips[0], first, last, args.longest)
+    images = [torch.from_numpy(photo)[None] for photo in photos]
+    clip = Film(args.clips[0], args.longest)
+    vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    trim = Trim(first / clip.shape.rate, last / clip.shape.rate)
+
+    def film(steadiness: float) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            output = film_output(Path(folder, "out.mp4"), clip.shape, vectors=vectors)
+            paint_film(
+                clip, output, painter, source=args.clips[0], steadiness=steadiness, trim=trim
+            )
+
+    from animebg_core import stylize
+
+    variants = {
+        "stylize of frames in memory": lambda: [stylize(i, painter.generator) for i in images],
+        "film, steadiness 0, with its files": lambda: film(0.0),
+        "film, steadiness 1, with its files": lambda: film(1.0),
+    }
+    best = _common.best_times(variants, args.rounds)
+    height, width = photos[0].shape[:2]
+    rows = [(name, f"{len(photos) / seconds:.2f}") for name, seconds in best.items()]
+    _common.print_table((f"{len(photos)} frames of {width}x{height}", "frames a second"), rows)
+
+
+def table_memory(args: argparse.Namespace) -> None:
+    """The command's peak memory against the length of a film."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for length in args.lengths:
+            source, target = Path(folder, f"{length}.mp4"), Path(folder, f"{length}-out.mp4")
+            _made(source, length)
+            code = (
+                "import resource, sys; from animebg_core.cli import main; main(sys.argv[1:]);"
+                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            )
+            line = ["stylize", str(source), "-o", str(target), "--style", args.style]
+            line += ["--weights-dir", args.weights_dir] if args.weights_dir else []
+            begin = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-c", code, *line], check=True, stdout=subprocess.PIPE, text=True
+            )
+            took = time.perf_counter() - begin
+            peak = int(done.stdout.split()[-1]) * 1024
+            rows.append((length, _common.mebibytes(peak), f"{length / took:.2f}"))
+    _common.print_table(("frames of 640x360", "peak MiB", "frames a second"), rows)
+
+
+def _made(path: Path, length: int) -> None:
+    """A pan to and fro over the demo photo."""
+    photo = _common.load_photo(_common.DEMO_PHOTO, 400, 720)[0].numpy()
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
+        for array in _walk(photo, length):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")):
+                out.mux(packet)
+        for packet in stream.encode(None):
+            out.mux(packet)
+
+
+def _walk(photo: NDArray[np.float32], length: int) -> Iterator[NDArray[np.uint8]]:
+    for number in range(length):
+        right = abs((number * 2) % 140 - 70)
+        part = photo[20:380, right : right + 640]
+        yield np.ascontiguousarray(np.uint8(part * 255 + 0.5))
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition(":")
+    return int(first or 0), int(last)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    tables = {
+        "steadiness": table_steadiness,
+        "pans": table_pans,
+        "cuts": table_cuts,
+        "speed": table_speed,
+        "memory": table_memory,
+    }
+    parser.add_argument("table", choices=tables)
+    parser.add_argument("clips", nargs="*", type=Path, metavar="CLIP")
+    parser.add_argument("--frames", type=_range, default=(0, 24), metavar="A:B")
+    parser.add_argument("--longest", type=int, metavar="N")
+    parser.add_argument("--steadiness", type=float, nargs="+", default=[1.0], metavar="F")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[100, 3000], metavar="N")
+    _common.add_network_arguments(parser)
+    args = parser.parse_args()
+    _common.print_header("av", "opencv-python-headless")
+    print("$ python benchmarks/video.py " + " ".join(sys.argv[1:]) + "\n")
+    tables[args.table](args)
+
+
+if __name__ == "__main__":
+    main()
