@@ -198,7 +198,13 @@ class Painter:
         """
         budget = self.memory_limit or self.memory.free()
         images = [image_of(pixels) for pixels in pictures]
-        return gather_statistics(images, self.generator, budget=budget, progress=progress)
+        return gather_statistics(
+            images,
+            self.generator,
+            budget=budget,
+            progress=progress,
+            painting_size=self.painting_size,
+        )
 
     def _plan(self, images: Tensor) -> RunPlan:
         """The fastest plan for the limit, or where there is none for what can be had.

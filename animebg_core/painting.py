@@ -15,7 +15,7 @@ from .engine.statistics import Statistics
 from .images import extend, to_image, to_network, to_unit
 from .masks import fill_outside, statistics_weight
 from .network.generator import Generator
-from .upsampling import fit, shrink, upsample
+from .upsampling import fit, painted_size, shrink, upsample
 
 Write = Callable[[int, Tensor], None]  # takes a first row, and rows [N, h, W, 3] float32 from it on
 
@@ -149,6 +149,21 @@ class Brush:
         small = means[:, :3]
         spread = (means[:, 3:] - small.square().mean(1, keepdim=True)).clamp_min(0)
         return small.movedim(1, -1).contiguous(), spread.movedim(1, -1), seen
+
+
+def shrunk(image: Tensor, painting_size: int) -> Tensor:
+    """An image [N, H, W, 3] of floats as the network sees it at that painting size; itself, where
+    that is its own.
+    """
+    height, width = image.shape[1:3]
+    size = painted_size(height, width, painting_size)
+    if size == (height, width):
+        return image
+
+    def read(start: int, stop: int) -> Tensor:
+        return _colours(image, start, stop, image.device)
+
+    return shrink(read, height, width, size, rows=_ROWS).movedim(1, -1)
 
 
 def picture_of(

@@ -21,7 +21,7 @@ from .errors import ImageError, OptionError
 from .images import check_image, extend, to_network, to_pixels, to_unit
 from .masks import check_share, check_strength, fit_mask, mix
 from .network.generator import Generator
-from .painting import SHRINK_WORK, UPSAMPLE_WORK, Brush, picture_of
+from .painting import SHRINK_WORK, UPSAMPLE_WORK, Brush, picture_of, shrunk
 from .upsampling import check_painting_size, painted_size
 
 Progress = Callable[[int, int], None]
@@ -245,6 +245,7 @@ def gather_statistics(
     *,
     budget: int | None = None,
     progress: Progress | None = None,
+    painting_size: int = 0,
 ) -> Statistics:
     """The statistics of several pictures together, as if they were one.
 
@@ -257,6 +258,7 @@ def gather_statistics(
         budget: bytes that may be taken on the generator's device; None: what is free. The maps of
             all pictures are held at once.
         progress: as for `stylize`.
+        painting_size: as for `stylize`, which is to be given the same.
 
     Returns:
         What `stylize` takes as `statistics`.
@@ -269,11 +271,12 @@ def gather_statistics(
         raise ImageError("statistics are gathered from one image or more, and none was given")
     for image in images:
         check_image(image)
+    check_painting_size(painting_size)
     device = Device.of(generator)
     with _plain_arithmetic(generator.device, *(image.device for image in images)):
         side = generator.design.min_side
         pictures = [
-            extend(image.detach()[at : at + 1, ..., :3], side)
+            extend(shrunk(image.detach()[at : at + 1, ..., :3], painting_size), side)
             for image in images
             for at in range(image.shape[0])
         ]

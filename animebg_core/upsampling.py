@@ -30,10 +30,14 @@ DEFAULT_PAINTING_SIZE = 1280
 # What `fit` makes for each small pixel: 3 x 3 factors, 3 offsets, 3 least and 3 largest values.
 MAPS = 18
 _RADIUS = 2  # of the window of a fit, in small pixels
-_SMOOTH = 2  # radius over which coefficients and leftovers are averaged
+_SMOOTH = 1  # radius over which coefficients and leftovers are averaged
 _EPSILON = 1e-4  # a variance below which a guide is flat: 1% of the range, squared
-_NOISE = 1.0  # how much of the variance within a small pixel counts as noise
-_GAIN = 1.0
+# How much of the variance within a small pixel counts as noise of the guide, in the quietest one of
+# the window: so that an edge is none.
+_NOISE = 2.0
+# What is lost of an edge's height where the painting's lies beside the guide's: 1 leaves edges
+# softer than a painting's own. What it adds too much, the range takes away.
+_GAIN = 1.5
 
 
 def check_painting_size(size: int) -> None:
@@ -111,8 +115,14 @@ def fit(guide: Tensor, painting: Tensor, spread: Tensor) -> Tensor:
     offsets = _mean(mean, _SMOOTH)
     leftover = painting - offsets - _product(factors, guide)
     offsets = offsets + _mean(leftover, _SMOOTH)
-    least, largest = -F.max_pool2d(-painting, 3, 1, 1), F.max_pool2d(painting, 3, 1, 1)
-    return torch.cat([factors, offsets, least, largest], 1)
+    return torch.cat([factors, offsets, -_largest(-painting), _largest(painting)], 1)
+
+
+def _largest(painting: Tensor) -> Tensor:
+    """The least, over 3 x 3 pixels, of the largest value within 5 x 5: whatever lies between four
+    of these is no more than what the nearest pixel has within 5 x 5 of itself.
+    """
+    return -F.max_pool2d(-F.max_pool2d(painting, 5, 1, 2), 3, 1, 1)
 
 
 def _regression(guide: Tensor, painting: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +135,8 @@ def _regression(guide: Tensor, painting: Tensor, spread: Tensor) -> tuple[Tensor
     products += [mine * its for its in paintings for mine in guides]
     window = _mean(torch.stack([*guides, *paintings, *products], 1), _RADIUS)
     mean_guide, mean_painting, moments = window[:, :3], window[:, 3:6], window[:, 6:]
-    noise = _EPSILON + _NOISE * _mean(spread, _RADIUS)[:, 0]
+    quiet = -F.max_pool2d(-spread[:, 0], 2 * _RADIUS + 1, 1, _RADIUS)
+    noise = _EPSILON + _NOISE * quiet
     own = {
         (i, j): moments[:, k] - mean_guide[:, i] * mean_guide[:, j]
         for k, (i, j) in enumerate(pairs)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import re
 
 import torch
 
 from ..errors import OptionError
 from ..files.styles import DEFAULT_STYLE, LITE_STYLES, STYLES
+from ..network.blend import blend_generators
 from ..network.checkpoint import PRECISIONS, load_generator
 from ..network.generator import Generator
+from ..pipeline import DETAILS
+from ..upsampling import DEFAULT_PAINTING_SIZE
 from .terminal import DownloadBar
 
 _log = logging.getLogger(__name__)
@@ -26,7 +30,8 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         "--style",
         default=DEFAULT_STYLE,
         metavar="KEY_OR_PATH",
-        help=f"{known}, or a checkpoint file (default: %(default)s)",
+        help=f"{known}, or a checkpoint file (default: %(default)s); several with their parts are"
+        " blended: shinkai:0.7,kon:0.3",
     )
     devices, precisions = ("auto", "cpu", "cuda", "mps"), ("auto", *PRECISIONS)
     add("--device", choices=devices, default="auto", help="auto: the fastest there is")
@@ -36,10 +41,27 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     add("--weights-dir", metavar="DIR", help="look for networks only here")
 
 
+def add_look_options(parser: argparse.ArgumentParser) -> None:
+    """At what size the network paints, whose edges that gets, and whose colours."""
+    add = parser.add_argument
+    add(
+        "--painting-size",
+        type=_painting_size,
+        default=DEFAULT_PAINTING_SIZE,
+        metavar="N",
+        help="paint what is larger with N pixels on the longer side, and bring that to its own size"
+        " (default: %(default)s; 0: at its own size)",
+    )
+    text = "whose edges it gets there (default: %(default)s)"
+    add("--detail", choices=DETAILS, default=DETAILS[0], help=text)
+    text = "0 (the photo's colours, painted lightness) to 1 (default)"
+    add("--colour", type=_share, default=1.0, metavar="F", help=text)
+
+
 def add_strength_option(parser: argparse.ArgumentParser) -> None:
     """How much of the painting is mixed in."""
     text = "0 (photo) to 1 (default)"
-    parser.add_argument("--strength", type=_strength, default=1.0, metavar="F", help=text)
+    parser.add_argument("--strength", type=_share, default=1.0, metavar="F", help=text)
 
 
 def _number(text: str, low: float, high: float, wanted: str) -> float:
@@ -52,7 +74,7 @@ def _number(text: str, low: float, high: float, wanted: str) -> float:
     return value
 
 
-def _strength(text: str) -> float:
+def _share(text: str) -> float:
     return _number(text, 0, 1, "0 to 1")
 
 
@@ -67,6 +89,10 @@ def whole_number(text: str, low: int, high: float, wanted: str) -> int:
 def pixels(text: str) -> int:
     """A side of a picture."""
     return whole_number(text, 1, 1e9, "a whole number of pixels")
+
+
+def _painting_size(text: str) -> int:
+    return whole_number(text, 0, 1e9, "a whole number of pixels, or 0")
 
 
 def quality(text: str) -> int:
@@ -94,15 +120,48 @@ def load_network(args: argparse.Namespace) -> Generator:
     """
     device = _device(args.device)
     dtype = _dtype(args.precision, device)
-    generator = load_generator(
-        args.style,
-        weights_dir=args.weights_dir,
-        device=device,
-        dtype=dtype,
-        progress=DownloadBar(args.style),
-    )
+    parts = [
+        (
+            load_generator(
+                style,
+                weights_dir=args.weights_dir,
+                device=device,
+                dtype=dtype,
+                progress=DownloadBar(style),
+            ),
+            part,
+        )
+        for style, part in style_parts(args.style)
+    ]
+    generator = parts[0][0] if len(parts) == 1 else blend_generators(parts)
     _log.debug("style %s on %s, %s", args.style, device, dtype)
     return generator
+
+
+def style_parts(text: str) -> list[tuple[str, float]]:
+    """The styles in "shinkai:0.7,kon:0.3", and how much of each; one alone counts 1.
+
+    What stands behind a part's last colon is its weight only if it is a number, so that a path may
+    hold colons, and one that is a file holds whatever it holds.
+
+    Raises:
+        OptionError: a part of several without a weight.
+    """
+    names = [text] if os.path.exists(text) else text.split(",")
+    parts: list[tuple[str, float]] = []
+    for name in names:
+        style, colon, weight = name.rpartition(":")
+        try:
+            parts.append((style, float(weight)) if colon and style else (name, math.nan))
+        except ValueError:
+            parts.append((name, math.nan))
+    if len(parts) > 1:
+        if bare := [name for name, part in parts if math.isnan(part)]:
+            raise OptionError(
+                f"--style {text}: how much of {' and of '.join(bare)}? Wanted: shinkai:0.7,kon:0.3"
+            )
+        return parts
+    return [(parts[0][0], 1.0)]
 
 
 def _device(name: str) -> torch.device:

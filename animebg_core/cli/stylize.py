@@ -21,7 +21,14 @@ from ..painter import Painter
 from .background import begin, finish
 from .clips import add_clip_options, is_clip, is_finished, paint_clips
 from .jobs import Job, Passed, blocked, chosen, listed, make_folder, passed_over, plan_jobs
-from .options import add_network_options, add_strength_option, load_network, pixels, quality
+from .options import (
+    add_look_options,
+    add_network_options,
+    add_strength_option,
+    load_network,
+    pixels,
+    quality,
+)
 from .terminal import Bar, clear_line, result, say
 
 HELP = "Paint photos and clips, or folders of them."
@@ -41,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_network_options(parser)
     add_strength_option(parser)
+    add_look_options(parser)
     add("--mask", type=Path, metavar="FILE", help="paint only where this picture is white")
     add("--longest", type=pixels, metavar="N", help="first shrink the longer side to N pixels")
     add("--quality", type=quality, default=95, metavar="N", help="of JPEG and WebP (default: 95)")
@@ -61,7 +69,13 @@ def run(args: argparse.Namespace) -> int:
     if todo:
         network, mask = finish(begin(lambda: (load_network(args), _mask(args.mask))))
         painter = Painter(
-            network, strength=args.strength, mask=mask, memory_limit=args.memory_limit
+            network,
+            strength=args.strength,
+            mask=mask,
+            painting_size=args.painting_size,
+            detail=args.detail,
+            colour=args.colour,
+            memory_limit=args.memory_limit,
         )
         report.total = len(todo)
         clips = [job for job in todo if is_clip(job)]
