@@ -147,9 +147,10 @@ def style_parts(text: str) -> list[tuple[str, float]]:
     Raises:
         OptionError: a part of several without a weight.
     """
-    names = [text] if os.path.exists(text) else text.split(",")
+    if os.path.exists(text):
+        return [(text, 1.0)]
     parts: list[tuple[str, float]] = []
-    for name in names:
+    for name in text.split(","):
         style, colon, weight = name.rpartition(":")
         try:
             parts.append((style, float(weight)) if colon and style else (name, math.nan))
