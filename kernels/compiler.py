@@ -56,9 +56,19 @@ def library_name(platform: str) -> str:
 
 
 def compile_library(
-    made: Path, platform: str, *, tests: bool = False, sanitise: bool = False
+    made: Path,
+    platform: str,
+    *,
+    tests: bool = False,
+    sanitise: bool = False,
+    program: Path | None = None,
 ) -> None:
     """Write the library for a platform of `TARGETS` to `made`.
+
+    Args:
+        tests: with what only tests use.
+        sanitise: with the address sanitiser, by gcc.
+        program: a C file to make a program of, which holds the library.
 
     Raises:
         subprocess.CalledProcessError: the compiler failed; it said why.
@@ -66,6 +76,9 @@ def compile_library(
     target = TARGETS[platform]
     sets = dict(_SETS[target.split("-")[0]])
     options = list(_COMMON)
+    emulated = program is not None and platform != this_platform()
+    if emulated:  # by an emulator that has no libraries of that system
+        target = target.split("-")[0] + "-linux-musl"
     if not target.endswith("windows-gnu"):
         options += ["-fPIC"]
     if tests and "set_avx2.c" in sets:
@@ -77,18 +90,23 @@ def compile_library(
     else:
         compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target]
     files = {**sets, "layers.c": [], "sets.c": [], "threads.c": []}
+    if program:
+        files[str(program.resolve())] = []
     with tempfile.TemporaryDirectory() as folder:
 
         def compile_one(item: tuple[str, list[str]]) -> str:
             name, more = item
-            output = str(Path(folder) / f"{name}.o")
+            output = str(Path(folder) / f"{Path(name).name}.o")
             source = str(SOURCES / name)
             subprocess.run([*compiler, *options, *more, "-c", source, "-o", output], check=True)
             return output
 
         with ThreadPoolExecutor() as pool:
             objects = list(pool.map(compile_one, files.items()))
-        link = ["-shared", *(["-fsanitize=address"] if sanitise else ["-s"]), *objects]
+        link = [*([] if program else ["-shared"]), *objects]
+        link += ["-fsanitize=address"] if sanitise else [] if program else ["-s"]
+        if emulated:
+            link += ["-static"]
         if "linux" in target:
             link += ["-lpthread", "-lm"]
         made.parent.mkdir(parents=True, exist_ok=True)
@@ -101,5 +119,12 @@ if __name__ == "__main__":
     parser.add_argument("--platform", choices=TARGETS, default=this_platform())
     parser.add_argument("--tests", action="store_true")
     parser.add_argument("--sanitise", action="store_true")
+    parser.add_argument("--program", type=Path, metavar="FILE.c")
     args = parser.parse_args()
-    compile_library(args.made, args.platform, tests=args.tests, sanitise=args.sanitise)
+    compile_library(
+        args.made,
+        args.platform,
+        tests=args.tests,
+        sanitise=args.sanitise,
+        program=args.program,
+    )
