@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-kernels lint clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -16,6 +16,14 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+# What the native kernels can change, with them: their own tests, then those of the engine.
+KERNEL_TESTS := tests/test_native.py tests/test_stream.py tests/test_stylize.py tests/test_lite.py tests/test_real_networks.py
+
+test-kernels: $(READY)
+	$(BIN)/python -m pip install --quiet './kernels[test]'
+	cd kernels && ../$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(KERNEL_TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Makes wheels for every platform of `compiler.TARGETS`, and checks what their libraries export.
 
-`python cross.py FOLDER` needs pip, setuptools, ziglang and lief (`pip install ./kernels[cross]`). The
+`python cross.py FOLDER` needs setuptools, ziglang and lief (`pip install './kernels[cross]'`). The
 first time takes minutes: zig compiles each system's C library, and keeps it. Nothing but Linux on
 x86-64 has been run.
 """

@@ -130,11 +130,11 @@ class _MapRows:
     """A map in memory as a source of rows."""
 
     def __init__(self, data: Tensor) -> None:
-        self._data = data
+        self.data = data
         self.height, self.width = data.shape[2:]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        return self._data[:, :, start:stop]
+        return self.data[:, :, start:stop]
 
 
 class _Run:

@@ -1,4 +1,4 @@
-"""The kernels in a program of plain C: under valgrind, the address sanitiser, and emulated on ARM."""
+"""The kernels in a program of plain C: under valgrind, the address sanitiser, emulated on ARM."""
 
 import shutil
 import subprocess
@@ -58,7 +58,9 @@ def test_the_address_sanitiser_finds_nothing(tmp_path):
         _run(program, name, "0", "300")
 
 
-@pytest.mark.skipif(not shutil.which("qemu-aarch64"), reason="no qemu-aarch64: apt install qemu-user")
+@pytest.mark.skipif(
+    not shutil.which("qemu-aarch64"), reason="no qemu-aarch64: apt install qemu-user"
+)
 def test_neon_emulated_agrees_with_plain_loops(tmp_path):
     program = _built(tmp_path / "check", "manylinux_2_17_aarch64")
     _run("qemu-aarch64", program, "neon", "0", "200")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -68,6 +68,15 @@ class Rows(Protocol):
         They may lie in scratch memory: they are good until the next rows are asked for.
         """
         ...
+
+
+@runtime_checkable
+class Stored(Rows, Protocol):
+    """Rows of a map in memory, which may be read where they lie, and again, until they are
+    overwritten.
+    """
+
+    data: Tensor  # the whole map
 
 
 class Made(Rows, Protocol):

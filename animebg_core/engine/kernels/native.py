@@ -18,7 +18,7 @@ from ..device import Device, Scratch
 from ..schedule import Step
 from ..statistics import Moments, Norm, chunk
 from . import torch_ops
-from .contract import Footprint, Kernel, Layer, Rows
+from .contract import Footprint, Kernel, Layer, Rows, Stored
 
 if TYPE_CHECKING:
     import animebg_kernels
@@ -115,6 +115,12 @@ class Native:
         return NativeRows(self, source, step, norm, scratch)
 
 
+def _readable(rows: Tensor) -> bool:
+    """Whether the library can read and write these [N, C, h, W]: each pixel's channels together."""
+    pixels = rows.shape[3] == 1 or rows.stride(3) == rows.shape[1]
+    return rows.dtype in _TYPES and rows.stride(1) == 1 and pixels
+
+
 def _window_rows(step: Step, rows: int) -> int:
     """Source rows that are held for so many rows."""
     first, last = step.conv.source_rows(0, rows)
@@ -155,8 +161,8 @@ class NativeRows:
         self, start: int, stop: int, out: Tensor | None, weight: Tensor | None, gathers: bool
     ) -> Moments | None:
         own = gathers and weight is None
-        if out is not None and out.dtype in _TYPES and out.stride(1) == 1:
-            window = self._slide(start, stop)
+        if out is not None and _readable(out):
+            window = self._slide(start, stop, out)
             moments = self._run(window, start, stop, out, gathers=own)
             return chunk(out, weight, self._scratch) if gathers and not own else moments
         rows, moments = self._rows(start, stop, gathers=own and out is None)
@@ -166,17 +172,21 @@ class NativeRows:
 
     def _rows(self, start: int, stop: int, *, gathers: bool) -> tuple[Tensor, Moments | None]:
         """Rows in scratch memory, and their moments."""
-        window = self._slide(start, stop)
+        window = self._slide(start, stop, None)
         shape = (window.shape[0], stop - start, self.width, self._step.outputs)
         rows = self._scratch.take("rows", *shape).permute(0, 3, 1, 2)
         return rows, self._run(window, start, stop, rows, gathers=gathers)
 
-    def _slide(self, start: int, stop: int) -> Tensor:
-        """The window with all source rows that rows [start, stop) are made of.
-
-        They are copied, if only for the few that the next strip needs again: what is written may
-        lie where they were read.
+    def _slide(self, start: int, stop: int, out: Tensor | None) -> Tensor:
+        """The window [N, rows, W, C] with all source rows that rows [start, stop) are made of: a
+        map that stays as it is while `out` is written, or a copy of some rows.
         """
+        stored = self._source.data if isinstance(self._source, Stored) else None
+        if self._window is None and stored is not None and _readable(stored):
+            memory = stored.untyped_storage().data_ptr()
+            if out is None or out.untyped_storage().data_ptr() != memory:
+                self._first, self._last = 0, stored.shape[2]
+                return stored.permute(0, 2, 3, 1)
         first, last = self._step.conv.source_rows(start, stop)
         first, last = max(first, 0), min(last, self._source.height)
         kept = max(0, self._last - first)
@@ -185,7 +195,7 @@ class NativeRows:
         if begin < last:
             # What another of these makes goes straight into this window.
             fused = isinstance(source, NativeRows)
-            fresh = source._slide(begin, last) if fused else source.rows(begin, last)
+            fresh = source._slide(begin, last, out) if fused else source.rows(begin, last)
         window = self._make_room(fresh, stop - start, last - first)
         if kept:
             # A copy of the few rows, since where they come from and go to may overlap.
@@ -324,8 +334,8 @@ class _Map:
     """A map in memory, as a source of rows."""
 
     def __init__(self, data: Tensor) -> None:
-        self._data = data
+        self.data = data
         self.height, self.width = data.shape[2:]
 
     def rows(self, start: int, stop: int) -> Tensor:
-        return self._data[:, :, start:stop]
+        return self.data[:, :, start:stop]
