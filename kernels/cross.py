@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,12 +27,10 @@ def main() -> None:
     folder = parser.parse_args().folder
     wanted = declared()
     for platform in TARGETS:
-        subprocess.run(
-            [sys.executable, "setup.py", "-q", "bdist_wheel", "--plat-name", platform]
-            + ["--dist-dir", str(folder.resolve()), "--bdist-dir", str(folder.resolve() / "build")],
-            cwd=HERE,
-            check=True,
-        )
+        shutil.rmtree(HERE / "build", ignore_errors=True)  # where the last one's library lies
+        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+        option = f"--config-settings=--build-option=--plat-name={platform}"
+        subprocess.run([*pip, option, "--wheel-dir", str(folder), str(HERE)], check=True)
         (wheel,) = folder.glob(f"*-py3-none-{platform}.whl")
         name = f"animebg_kernels/{library_name(platform)}"
         with zipfile.ZipFile(wheel) as archive:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
@@ -30,10 +30,16 @@ class Wheel(bdist_wheel):
         if self.plat_name:
             chosen["platform"] = self.plat_name
         super().finalize_options()
-        self.root_is_pure = False
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", chosen["platform"]
 
 
-setup(cmdclass={"build_py": Build, "bdist_wheel": Wheel})
+class Binary(Distribution):
+    """What is not for every platform."""
+
+    def has_ext_modules(self) -> bool:
+        return True
+
+
+setup(distclass=Binary, cmdclass={"build_py": Build, "bdist_wheel": Wheel})
