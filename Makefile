@@ -25,6 +25,21 @@ test-kernels: $(READY)
 	cd kernels && ../$(BIN)/python -m pytest
 	$(BIN)/python -m pytest $(KERNEL_TESTS)
 
+# The lowest versions that pyproject.toml allows, and the newest that there are, each in an environment
+# of its own. By hand: a torch of another release brings gigabytes.
+LOWEST = $(shell sed -n '/^dependencies/,/^]/s/.*"\(.*\)>=\(.*\)".*/\1==\2/p' pyproject.toml)
+NEWEST = $(shell sed -n '/^dependencies/,/^]/s/.*"\(.*\)>=.*".*/\1/p' pyproject.toml)
+
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet $(LOWEST) --editable '.[test]'
+	.venv-lowest/bin/python -m pytest
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade $(NEWEST) --editable '.[test]'
+	.venv-newest/bin/python -m pytest
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,4 +53,4 @@ $(READY): pyproject.toml
 	@touch $(READY)
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-lowest .venv-newest demo

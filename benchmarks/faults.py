@@ -14,6 +14,7 @@ import collections
 import contextlib
 import hashlib
 import io
+import math
 import os
 import random
 import resource
@@ -137,9 +138,16 @@ def checkpoints() -> dict[str, bytes]:
 
 
 def campaign(
-    whole: dict[str, bytes], read: Callable[[Path], object], count: int, seed: int
+    whole: dict[str, bytes],
+    read: Callable[[Path], object],
+    count: int,
+    seed: int,
+    seconds: float = math.inf,
 ) -> collections.Counter[str]:
-    """What became of `count` mutated files: "read", "refused: KIND", or what must not happen."""
+    """What became of `count` mutated files, or of those that `seconds` sufficed for: "read",
+    "refused: KIND", or what must not happen.
+    """
+    end = time.monotonic() + seconds
     found: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         for suffix, data in whole.items():
@@ -147,7 +155,7 @@ def campaign(
             path.write_bytes(data)
             read(path)  # what is whole must be read, and what is loaded late is loaded now
         number = 0
-        while number < count:
+        while number < count and time.monotonic() < end:
             results = list(
                 _child(whole, read, folder, number, min(count, number + _TOGETHER), seed)
             )
@@ -276,7 +284,9 @@ class _Pace:
     conversion = 0.02
 
 
-def killed_downloads(folder: Path, count: int, chance: random.Random) -> collections.Counter[str]:
+def killed_downloads(
+    folder: Path, count: int, chance: random.Random, end: float
+) -> collections.Counter[str]:
     """Downloads from a server of the hub's protocol on this machine, killed, and begun again."""
     import hub
 
@@ -289,6 +299,8 @@ def killed_downloads(folder: Path, count: int, chance: random.Random) -> collect
         places = {"HF_HOME": str(folder / "home"), "HF_ENDPOINT": server.endpoint}
         with hub.Downloads(folder / "scratch", **places) as downloads:
             for number in range(count):
+                if time.monotonic() > end:
+                    break
                 name, target = f"style-{number}", folder / f"models-{number}"
                 style = Style(name, name, f"tests/{name}", "net.pth", len(content), digest, "MIT")
                 repository = server.repositories[style.repository]
@@ -308,8 +320,11 @@ def killed_downloads(folder: Path, count: int, chance: random.Random) -> collect
     return found
 
 
-def kills(count: int, seed: int) -> dict[str, collections.Counter[str]]:
-    """A third each of folder runs, conversions and downloads, each killed once."""
+def kills(count: int, seed: int, seconds: float = math.inf) -> dict[str, collections.Counter[str]]:
+    """A third each of folder runs, conversions and downloads, each killed once; fewer where
+    `seconds` do not suffice.
+    """
+    end = time.monotonic() + seconds
     chance = random.Random(seed)
     found = {name: collections.Counter[str]() for name in ("folder runs", "conversions")}
     with tempfile.TemporaryDirectory() as scratch:
@@ -317,12 +332,16 @@ def kills(count: int, seed: int) -> dict[str, collections.Counter[str]]:
         save_file(oracle.random_state((2, 3, 4), 1), network)
         old = Path(scratch, "net.pth")
         torch.save(oracle.random_state((8, 16, 32), 2), old)
+        downloads = count - 2 * (count // 3)
+        found["downloads"] = killed_downloads(
+            Path(scratch, "downloads"), downloads, chance, time.monotonic() + seconds / 3
+        )
         for number in range(count // 3):
+            if time.monotonic() > end:
+                break
             place = Path(scratch, str(number))
             found["folder runs"][killed_folder_run(place / "run", network, chance)] += 1
             found["conversions"][killed_conversion(place / "convert", old, chance)] += 1
-        rest = count - 2 * (count // 3)
-        found["downloads"] = killed_downloads(Path(scratch, "downloads"), rest, chance)
     return found
 
 
@@ -370,18 +389,19 @@ def main() -> int:
     parser.add_argument("campaign", choices=("pictures", "checkpoints", "kills"))
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then, if not before")
     args = parser.parse_args()
     torch.set_num_threads(1)  # a pool of threads does not live on in a forked child
     began = time.monotonic()
     if args.campaign == "kills":
-        found = kills(args.count, args.seed)
+        found = kills(args.count, args.seed, 60 * args.minutes)
     else:
         whole, read = (
             (pictures(), read_photo)
             if args.campaign == "pictures"
             else (checkpoints(), load_checkpoint)
         )
-        found = {args.campaign: campaign(whole, read, args.count, args.seed)}
+        found = {args.campaign: campaign(whole, read, args.count, args.seed, 60 * args.minutes)}
     wrong = False
     for name, outcomes in found.items():
         for outcome, number in outcomes.most_common():
