@@ -5,6 +5,7 @@ import io
 import os
 import resource
 import struct
+import subprocess
 import sys
 import zlib
 
@@ -420,3 +421,24 @@ def test_a_file_system_that_cannot_flush_is_no_failure(tmp_path, monkeypatch, nu
     monkeypatch.setattr(os, "fsync", refuse)
     write_photo(Photo(PIXELS), tmp_path / "a.png", quality=95)
     np.testing.assert_array_equal(read_photo(tmp_path / "a.png").pixels, PIXELS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a file system as Linux does")
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+def test_on_a_full_disk_nothing_has_the_final_name(tmp_path, suffix):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(size, capture_output=True).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("may not mount a file system")
+    try:
+        values = np.random.default_rng(2).integers(0, 256, (120, 160, 3), np.uint8)
+        with pytest.raises(OSError, match="No space left"):
+            write_photo(Photo(values), disk / f"photo{suffix}", quality=95)
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -232,7 +232,8 @@ def _again(source: BinaryIO, raw_mode: str, mode: str = "") -> NDArray[np.uint8]
     for tile in image.tile:
         arguments: Any = tile[3]
         arguments = (raw_mode, *arguments[1:]) if isinstance(arguments, tuple) else raw_mode
-        tiles.append(type(tile)(*tile[:3], arguments))
+        make: Any = getattr(type(tile), "_make", tuple)  # a plain tuple in older releases
+        tiles.append(make((*tile[:3], arguments)))
     image.tile = tiles
     image.load()
     return np.asarray(image)
