@@ -119,8 +119,9 @@ class AnimeBGLoadModel(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, style: str | None) -> bool | str:
         # Named here, the host leaves the choice to us; what it says itself tells nobody what to do.
-        known = style is None or style in _options()  # None: it comes from another node
-        return known or _unknown(style)
+        if style is None or style in _options():  # None: it comes from another node
+            return True
+        return _unknown(style)
 
     @classmethod
     def fingerprint_inputs(cls, style: str, precision: str = "auto") -> tuple[str, int, int] | None:

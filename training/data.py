@@ -58,7 +58,11 @@ def drawn_tone(draw: random.Random) -> Tone:
     """A tone that a camera or a time of day might have given."""
     return Tone(
         gamma=math.exp(draw.uniform(-0.35, 0.35)),
-        gains=tuple(math.exp(draw.uniform(-0.12, 0.12)) for _ in range(3)),
+        gains=(
+            math.exp(draw.uniform(-0.12, 0.12)),
+            math.exp(draw.uniform(-0.12, 0.12)),
+            math.exp(draw.uniform(-0.12, 0.12)),
+        ),
         saturation=draw.uniform(0.6, 1.4),
     )
 
@@ -159,11 +163,13 @@ def with_other(rgb: np.ndarray, other: np.ndarray, seed: int) -> np.ndarray:
 def cut(variant: Variant) -> np.ndarray:
     """The variant as uint8 RGB [H, W, 3]."""
     picture = scaled(variant.photo, variant.longest)
-    window = variant.window if picture.width >= picture.height else variant.window[::-1]
+    longer, shorter = variant.window
+    window = (longer, shorter) if picture.width >= picture.height else (shorter, longer)
     short = max(side / has for side, has in zip(window, picture.size, strict=True))
     if short > 1:  # a panorama, or a small photograph
-        size = tuple(
-            max(side, round(has * short)) for side, has in zip(window, picture.size, strict=True)
+        size = (
+            max(window[0], round(picture.width * short)),
+            max(window[1], round(picture.height * short)),
         )
         picture = scaled(variant.photo, max(size)).resize(size, Image.Resampling.LANCZOS)
     left = round(variant.place[0] * (picture.width - window[0]))

@@ -210,9 +210,10 @@ class Run:
         latest = self.folder / "state.pt"
         found: dict[str, Any] | None = None
         if latest.exists():
-            found = torch.load(latest, map_location=self.device)
-            self._check_options(found["options"])
-            values, self.average = found["values"], found["average"]
+            loaded: dict[str, Any] = torch.load(latest, map_location=self.device)
+            found = loaded
+            self._check_options(loaded["options"])
+            values, self.average = loaded["values"], loaded["average"]
         elif start:
             values = self._started(start)
             self.average = {name: value.clone() for name, value in values.items()}
@@ -368,7 +369,7 @@ class Run:
         keep = min(0.996, (4 + self.step) / (8 + self.step))
         with torch.no_grad():
             names = list(self.average)
-            torch._foreach_lerp_(
+            torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
                 [self.average[name] for name in names],
                 [self.values[name] for name in names],
                 1 - keep,
@@ -468,7 +469,7 @@ def commit() -> str:
 
 def parse(command: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--style", choices=list(STYLES), help="one alone, instead of all together")
     parser.add_argument("--teachers", required=True, type=Path, help="the published networks")
     parser.add_argument("--lessons", required=True, type=Path, help="folder, from training.teach")

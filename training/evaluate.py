@@ -203,7 +203,7 @@ def contact_sheet(rows: list[Triple], titles: list[str]) -> Image.Image:
 
 def main() -> None:
     """Paint, measure, print; save a contact sheet if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--style", required=True, choices=list(STYLES))
     parser.add_argument("--teachers", required=True, type=Path, help="the published networks")
     parser.add_argument("--lite", help="the small network's file [the shipped one]")

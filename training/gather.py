@@ -56,7 +56,7 @@ def listed() -> list[dict[str, str]]:
 
 def main() -> None:
     """Gather all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clones", required=True, type=Path, help="folder of OWNER+NAME clones")
     parser.add_argument("--photos", required=True, type=Path, help="where they go")
     args = parser.parse_args()

@@ -209,7 +209,7 @@ def plan_lessons(folder: Path, count: int, seed: int) -> list[Variant]:
 
 def main() -> None:
     """Paint all lessons."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--teachers", required=True, type=Path, help="folder of the four networks")
     parser.add_argument("--photos", required=True, type=Path, help="folder with index.json")
     parser.add_argument("--lessons", required=True, type=Path, help="where they are kept")

@@ -128,8 +128,15 @@ def _halvings(count: int) -> list[int]:
 def peak_bytes(
     generator: Generator, plan: RunPlan, height: int, width: int, *, masked: bool
 ) -> int:
-    """Bytes taken on the device at the worst moment: the maps that live then, and what the kernels
-    take beside them.
+    """Bytes taken on the device at the worst moment of a run."""
+    return max(sweep_bytes(generator, plan, height, width, masked=masked))
+
+
+def sweep_bytes(
+    generator: Generator, plan: RunPlan, height: int, width: int, *, masked: bool
+) -> list[int]:
+    """Bytes taken on the device in each sweep: the maps that live then, what the kernels take
+    beside them, and what there is all the time.
     """
     device = Device.of(generator)
     kernels = choose(generator, device)
@@ -137,7 +144,9 @@ def peak_bytes(
     sweeps = schedule(generator, max(height, side), max(width, side), plan.level)
     living: set[Slot] = set()
     scratch: dict[str, int] = {}
-    peak = 0
+    # The mask, its weights at full, half and quarter size, and the picture filled outside it.
+    always = device.overhead + (plan.batch * height * width * (4 + 6 + 12) if masked else 0)
+    taken_by: list[int] = []
     for sweep in sweeps:
         living |= {slot for slot in (sweep.reads, sweep.writes, sweep.adds) if slot}
         taken = sum(plan.batch * slot.numel * plan.map_dtype.itemsize for slot in living)
@@ -157,10 +166,9 @@ def peak_bytes(
         _enlarge(scratch, {f"weights {at}": count for at, count in enumerate(reversed(weights))})
         own, buffers = _statistics_bytes(sweep, plan, device, masked)
         _enlarge(scratch, buffers)
-        peak = max(peak, taken + max(made, own) + sum(scratch.values()))
+        taken_by.append(always + taken + max(made, own) + sum(scratch.values()))
         living -= set(sweep.frees)
-    # The mask, its weights at full, half and quarter size, and the picture filled outside it.
-    return peak + device.overhead + (plan.batch * height * width * (4 + 6 + 12) if masked else 0)
+    return taken_by
 
 
 def _enlarge(scratch: dict[str, int], buffers: Mapping[str, int]) -> None:
