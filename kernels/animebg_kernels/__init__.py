@@ -134,17 +134,25 @@ class Layer:
         weight: address of float32 [outputs, inputs, kernel, kernel], transposed [inputs, outputs,
             3, 3]. It is copied. None: the layer only tells what it would take.
         bias: address of float32 [outputs]; None for none.
+        threads: that prepare the weights.
+        memory: address of `bytes` bytes for them, good for as long as the layer is; None: its own.
 
     Raises:
         KernelsError: such a convolution is not known.
     """
 
     def __init__(
-        self, library: Library, conv: Conv, weight: int | None, bias: int | None, threads: int = 1
+        self,
+        library: Library,
+        conv: Conv,
+        weight: int | None,
+        bias: int | None,
+        threads: int = 1,
+        memory: int | None = None,
     ) -> None:
         self._functions = library.functions
         self._handle: int | None = self._functions.ab_layer_new(
-            byref(conv), weight, bias, library.set.encode(), threads
+            byref(conv), weight, bias, library.set.encode(), threads, memory
         )
         if not self._handle:
             raise KernelsError("the kernels know no such convolution, or memory ran out")
@@ -191,7 +199,10 @@ def _declare(library: ctypes.CDLL) -> None:
     signatures = {
         "ab_interface": (c_int32, []),
         "ab_instruction_sets": (c_char_p, []),
-        "ab_layer_new": (c_void_p, [POINTER(Conv), c_void_p, c_void_p, c_char_p, c_int32]),
+        "ab_layer_new": (
+            c_void_p,
+            [POINTER(Conv), c_void_p, c_void_p, c_char_p, c_int32, c_void_p],
+        ),
         "ab_layer_free": (None, [c_void_p]),
         "ab_layer_bytes": (c_int64, [c_void_p]),
         "ab_scratch_bytes": (c_int64, [c_void_p, c_int32, c_int32, c_int32]),

@@ -94,12 +94,13 @@ AB_API const char *ab_instruction_sets(void);
  *
  * weight: [outputs, inputs, kernel, kernel], transposed [inputs, outputs, 3, 3]; NULL: the layer only tells
  * what it would take. bias: [outputs] or NULL.
+ * memory: ab_layer_bytes of it, which must outlive the layer; NULL: it takes its own.
  * set: one of ab_instruction_sets. NULL: such a convolution or set is not known, or memory ran out. */
 AB_API ab_layer *ab_layer_new(const ab_conv *conv, const float *weight, const float *bias, const char *set,
-                              int32_t threads);
+                              int32_t threads, void *memory);
 AB_API void ab_layer_free(ab_layer *layer);
 
-/* Bytes of the weights that a layer holds. */
+/* Bytes of the weights that a layer holds, or would. */
 AB_API int64_t ab_layer_bytes(const ab_layer *layer);
 
 /* Bytes that ab_run needs beside the maps to make `rows` rows of a map of `made_width`. */

@@ -55,6 +55,7 @@ struct ab_layer {
   int32_t phases;  /* output pixels of a position, side by side */
   int64_t numbers; /* of the weights */
   float *weights, *bias; /* bias: [outputs] */
+  int owned;             /* the memory of both */
 };
 
 struct ab_job {

@@ -119,7 +119,7 @@ static ab_form choose_form(const ab_conv *c) {
 }
 
 ab_layer *ab_layer_new(const ab_conv *conv, const float *weight, const float *bias, const char *set_name,
-                       int32_t threads) {
+                       int32_t threads, void *memory) {
   const ab_set *set = find_set(set_name);
   if (!set || !known(conv)) return NULL;
   ab_layer *l = calloc(1, sizeof *l);
@@ -140,7 +140,8 @@ ab_layer *ab_layer_new(const ab_conv *conv, const float *weight, const float *bi
   const int64_t taps = l->form == WINOGRAD ? PLANES : l->form == TRANSPOSED ? 9 : l->taps_y * l->taps_x;
   l->numbers = taps * l->inputs * l->outputs;
   if (!weight) return l;
-  l->weights = take_memory((l->numbers + l->outputs) * sizeof(float));
+  l->owned = memory == NULL;
+  l->weights = memory ? memory : take_memory((l->numbers + l->outputs) * sizeof(float));
   if (!l->weights) {
     free(l);
     return NULL;
@@ -163,7 +164,7 @@ ab_layer *ab_layer_new(const ab_conv *conv, const float *weight, const float *bi
 }
 
 void ab_layer_free(ab_layer *layer) {
-  if (layer) free(layer->weights);
+  if (layer && layer->owned) free(layer->weights);
   free(layer);
 }
 

@@ -19,13 +19,15 @@ INLINE void product(const int pixels, const int vectors, const int apart, const 
     const float *from = taps[tap] + offset;
     for (int32_t block = 0; block < blocks; block++) {
       /* Unrolled by a few alone: all of it would be megabytes of code, and no faster. */
-      for (int few = 0; few < length; few += length % 4 ? 3 : 4)
-        UNROLL for (int n = few; n < few + (length % 4 ? 3 : 4); n++) {
+      const int few = length % 4 ? 3 : 4;
+      for (int begin = 0; begin < length; begin += few)
+        UNROLL for (int i = 0; i < few; i++) {
+          const int n = begin + i;
           vec w[VECTORS];
           UNROLL for (int v = 0; v < vectors; v++) w[v] = load(weights + n * panel + v * LANES);
-          UNROLL for (int i = 0; i < pixels; i++) {
-            vec x = splat(from[i * apart + n]);
-            UNROLL for (int v = 0; v < vectors; v++) sums[i][v] = fma_(x, w[v], sums[i][v]);
+          UNROLL for (int p = 0; p < pixels; p++) {
+            vec x = splat(from[p * apart + n]);
+            UNROLL for (int v = 0; v < vectors; v++) sums[p][v] = fma_(x, w[v], sums[p][v]);
           }
         }
       for (int32_t i = 0; i < lines; i++, ahead += 16) __builtin_prefetch(ahead, 0, 2);

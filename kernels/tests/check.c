@@ -127,7 +127,7 @@ static int check(const char *set, uint64_t seed) {
   int width = doubles ? 2 * g.width : (g.width + v->stride - 1) / v->stride;
   if (width > 1 && among(0, 3) == 0) width--;
   const int channels = v->shuffled ? v->outputs / 4 : v->outputs;
-  ab_layer *layer = ab_layer_new(v, g.weight, g.bias, set, among(1, 2));
+  ab_layer *layer = ab_layer_new(v, g.weight, g.bias, set, among(1, 2), NULL);
   if (!layer) return printf("case %d: no layer\n", (int)seed), 1;
 
   int bad = 0, strip;

@@ -108,7 +108,7 @@ class Native:
             "rows": images * rows * width * step.outputs * 4,
         }
         window = images * _window_rows(step, rows) * step.source[1] * step.inputs * 4
-        return Footprint(window + self.sizes.bytes, 0, scratch)
+        return Footprint(window, 0, self.sizes.bytes, scratch)
 
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> NativeRows:
         """See `Kernel.open`."""
@@ -143,12 +143,14 @@ class NativeRows:
         weights, threads = kernel.layer.weights, torch.get_num_threads()
         weight = weights.weight.detach().to(torch.float32).contiguous()
         bias = weights.bias.detach().to(torch.float32).contiguous() if kernel.layer.bias else None
+        self._weights = scratch.take_weights(-(-kernel.sizes.bytes // 4))
         self._layer = kernels.Layer(
             kernel.library,
             kernel.geometry,
             weight.data_ptr(),
             None if bias is None else bias.data_ptr(),
             threads,
+            self._weights.data_ptr(),
         )
         # Raw source rows [first, last), [N, rows, W, C]: none yet.
         self._window: Tensor | None = None
