@@ -229,10 +229,11 @@ def _again(source: BinaryIO, raw_mode: str, mode: str = "") -> NDArray[np.uint8]
     if mode:
         image._mode = mode
     tiles: list[Any] = []
-    for tile in image.tile:
+    kept: list[Any] = image.tile
+    for tile in kept:
         arguments: Any = tile[3]
         arguments = (raw_mode, *arguments[1:]) if isinstance(arguments, tuple) else raw_mode
-        make: Any = getattr(type(tile), "_make", tuple)  # a plain tuple in older releases
+        make: Any = getattr(tile, "_make", tuple)  # a plain tuple in older releases
         tiles.append(make((*tile[:3], arguments)))
     image.tile = tiles
     image.load()
