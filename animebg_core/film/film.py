@@ -62,6 +62,10 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
+def _silent(progress: Progress) -> None:
+    del progress
+
+
 def paint_film(
     clip: Clip,
     output: FilmOutput,
@@ -100,7 +104,7 @@ def paint_film(
     """
     if not 0 <= steadiness <= 1:
         raise OptionError(f"steadiness goes from 0 to 1, got {steadiness}")
-    tell = report or (lambda progress: None)
+    tell = report or _silent
     return _Run(clip, output, painter, steadiness, trim, tell, source).go(folder)
 
 

@@ -20,10 +20,11 @@ from .motion import Flow, Motion
 
 _LIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32) / 65535  # of red, green, blue
 REACH = 2  # frames on each side
-# A neighbour counts by how well the photo agrees there: exp(-(difference / _AGREES)^2). The farther
-# ones must agree better: on a clean pan they do, and all places of the picture on the network's
-# grid of 4 are needed there; in a lively one they would soften more than they steady.
-_AGREES = {1: 0.07, 2: 0.035}
+# A neighbour counts by how well the photo agrees there: exp(-(difference / _AGREES)^2).
+_AGREES = 0.08
+# And by how near it is. What flickers on a pan is where the picture lies on the network's grid of 4
+# pixels: with halves at the ends, a pan of 1, 2 or 3 pixels a frame sees all its places alike.
+_SHARES = {1: 1.0, 2: 0.5}
 # Moving a picture by half a pixel softens it: so much of its finest detail is added again.
 _CRISPER = 0.14
 _WHOLE = 0.12  # pixels
@@ -112,9 +113,8 @@ def _mean(window: list[_Held], at: int, motion: Motion, steadiness: float) -> ND
         maps = motion.moved(held.maps, there)
         missed = motion.moved(back, there)
         missed += there
-        agrees = _AGREES[abs(held.frame.index - centre.frame.index)]
-        weight = _agreement(centre.maps[..., 0] - maps[..., 0], missed, agrees)
-        weight *= np.float32(steadiness)
+        weight = _agreement(centre.maps[..., 0] - maps[..., 0], missed)
+        weight *= np.float32(steadiness * _SHARES[abs(held.frame.index - centre.frame.index)])
         weights += weight
         softened += weight * 2 * np.abs(there - np.rint(there)).max(-1)
         maps[..., 1:] *= weight[..., None]
@@ -126,7 +126,7 @@ def _mean(window: list[_Held], at: int, motion: Motion, steadiness: float) -> ND
     return np.clip(total, 0, 1, out=total)
 
 
-def _agreement(difference: NDArray[np.float32], missed: Flow, agrees: float) -> NDArray[np.float32]:
+def _agreement(difference: NDArray[np.float32], missed: Flow) -> NDArray[np.float32]:
     """How far a neighbour may speak for each pixel, 0..1, [H, W].
 
     Args:
@@ -134,7 +134,7 @@ def _agreement(difference: NDArray[np.float32], missed: Flow, agrees: float) -> 
         missed: how far from its start a pixel comes back that goes there and back.
     """
     difference = _blurred(difference)  # noise is no disagreement
-    difference *= np.float32(1 / agrees)
+    difference *= np.float32(1 / _AGREES)
     np.square(difference, out=difference)
     weight = np.exp(np.negative(difference, out=difference), out=difference)
     weight *= np.square(missed[..., 0]) + np.square(missed[..., 1]) <= _APART**2
