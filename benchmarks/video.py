@@ -137,7 +137,9 @@ def temporal_median(frames: Pictures) -> Pictures:
         pull()
     graph.push(None)
     pull()
-    return result[-len(frames) :]
+    # It begins and ends where its window is full.
+    missing = len(frames) - len(result)
+    return [*frames[: missing // 2], *result, *frames[len(frames) - (missing - missing // 2) :]]
 
 
 # --- the tables ---
