@@ -271,8 +271,8 @@ def test_tensors_that_cannot_be_computed_with_are_named(state, tmp_path, kind, s
     path = tmp_path / f"net{suffix}"
     if suffix == ".pth":
         torch.save(state, path)
-    elif kind in ("meta", "sparse"):
-        pytest.skip("safetensors holds none")
+    elif kind in ("meta", "sparse", "complex"):
+        pytest.skip("safetensors holds none, or only in its newer releases")
     else:
         save_file(state, path)
     with pytest.raises(CheckpointError, match=rf"others: {name}$"):
