@@ -11,10 +11,11 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from _common import oracle
 from torch import Tensor
 
 from animebg_core import Generator, RunPlan, stylize
+
+from ._common import oracle
 
 Run = Callable[[Tensor], Tensor]
 

@@ -8,19 +8,22 @@ import math
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# The checkout itself, and the published implementation written out line by line (tests/oracle.py).
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+# The published implementation written out line by line (tests/oracle.py); `tests` is no package.
+if str(ROOT / "tests") not in sys.path:
+    sys.path.append(str(ROOT / "tests"))
 
 import numpy as np  # noqa: E402
 import oracle  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from animebg_core import Generator, RunPlan, plan_run  # noqa: E402
@@ -59,16 +62,13 @@ def load_network(
     """The network that `--style` and `--weights-dir` name."""
     if args.style == "random":
         state = oracle.random_state((64, 128, 256), 8)
-        return Network(_from_state(state).to(device=device, dtype=dtype), state)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "random.safetensors")
+            save_file(state, path)
+            return Network(load_checkpoint(path, device=device, dtype=dtype), state)
     path = resolve_weights(args.style, weights_dir=args.weights_dir)
     state = {name: tensor.float() for name, tensor in read_state(path).items()}
     return Network(load_checkpoint(path, device=device, dtype=dtype), state)
-
-
-def _from_state(state: Mapping[str, Tensor]) -> Generator:
-    from animebg_core.network.checkpoint import _canonical
-
-    return Generator(_canonical(state))
 
 
 def size(text: str) -> tuple[int, int]:

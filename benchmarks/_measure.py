@@ -1,6 +1,6 @@
 """One run in a process of its own, so that its peak memory is its own: JSON on the last line.
 
-`python _measure.py VARIANT HEIGHT WIDTH PHOTO STYLE [WEIGHTS_DIR]`; called by `measure`.
+`python -m benchmarks._measure VARIANT HEIGHT WIDTH PHOTO STYLE [WEIGHTS_DIR]`; called by `measure`.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Measured:
 
 def measure(variant: str, height: int, width: int, args: argparse.Namespace) -> Measured:
     """Run `variant` on a picture of that size in a fresh process; `args` name network and photo."""
-    command = [sys.executable, __file__, variant, str(height), str(width), str(args.photo)]
-    command += [args.style, *([args.weights_dir] if args.weights_dir else [])]
+    command = [sys.executable, "-m", "benchmarks._measure", variant, str(height), str(width)]
+    command += [str(args.photo), args.style, *([args.weights_dir] if args.weights_dir else [])]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
@@ -70,8 +70,7 @@ def _main(
 
     base = _status("VmRSS")
 
-    import _baselines
-    import _common
+    from . import _baselines, _common
 
     args = argparse.Namespace(style=style, weights_dir=weights_dir)
     plan = None

@@ -33,17 +33,12 @@ import torch
 from PIL import Image, features
 from safetensors.torch import save_file
 
-ROOT = Path(__file__).resolve().parent.parent
-for _place in (str(ROOT), str(ROOT / "tests")):
-    if _place not in sys.path:
-        sys.path.insert(0, _place)
+from animebg_core.cli import main as command
+from animebg_core.errors import AnimeBGError
+from animebg_core.files.photos import read_photo
+from animebg_core.network.checkpoint import load_checkpoint
 
-import oracle  # noqa: E402 - random networks, from the tests
-
-from animebg_core.cli import main as command  # noqa: E402
-from animebg_core.errors import AnimeBGError  # noqa: E402
-from animebg_core.files.photos import read_photo  # noqa: E402
-from animebg_core.network.checkpoint import load_checkpoint  # noqa: E402
+from ._common import oracle
 
 SECONDS = 10  # a file that takes longer hangs
 MEMORY = 2 << 30  # bytes of address space that one file may take beside what is there before

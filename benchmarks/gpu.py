@@ -1,6 +1,6 @@
 """On an NVIDIA GPU: frames per second at 1080p, share of the peak, memory at 1, 8 and 33 MP.
 
-`python benchmarks/gpu.py`, with `--style random` where no network is at hand.
+`python -m benchmarks.gpu`, with `--style random` where no network is at hand.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import argparse
 import sys
 from collections.abc import Callable
 
-import _baselines
-import _common
 import torch
 from torch import Tensor
 
 from animebg_core import plan_run
-from animebg_core.engine.plan import total_work
+from animebg_core.engine.schedule import total_work
+
+from . import _baselines, _common
 
 FRAME = (1080, 1920)
 SIZES = {1: (816, 1224), 8: (2160, 3840), 33: (4320, 7680)}
@@ -55,7 +55,7 @@ def _print_speed(args: argparse.Namespace) -> None:
             run = _baselines.ours(generator, chosen)
             variants[key] = lambda run=run: run(image)
             # What the picture needs; a plan that computes some of it again gets no credit for that.
-            work[key] = 2 * total_work(generator, "whole", height, width)
+            work[key] = 2 * total_work(generator, height, width, "whole")
             plans[key] = str(chosen)
     state = {name: tensor.cuda() for name, tensor in _common.load_network(args).state.items()}
     for name, factory in (

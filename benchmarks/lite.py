@@ -1,6 +1,6 @@
 """What AnimeBG Lite saves: a published network and its small one, at the same size.
 
-`python benchmarks/lite.py` times both in turn in one process, then measures the peak memory of
+`python -m benchmarks.lite` times both in turn in one process, then measures the peak memory of
 each in a process of its own. `--also` adds other files, such as networks of other widths.
 """
 
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import argparse
 
-import _baselines
-import _common
-import _measure
-
 from animebg_core import STYLES
+
+from . import _baselines, _common, _measure
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--style", choices=list(STYLES), default="shinkai")
+    parser.add_argument("--style", default="shinkai", metavar="KEY_OR_PATH", help="of full width")
     parser.add_argument("--weights-dir", metavar="DIR", help="look for networks only here")
     parser.add_argument("--size", type=_common.size, default=(768, 1152), metavar="HxW")
     parser.add_argument("--rounds", type=int, default=3, help="best of so many (default: 3)")
@@ -28,6 +26,7 @@ def main() -> None:
 
     _common.print_header()
     image = _common.load_photo(args.photo, height, width)
+    small = [f"{args.style}-lite"] if args.style in STYLES else []
     of_style = {
         style: argparse.Namespace(
             style=style,
@@ -35,7 +34,7 @@ def main() -> None:
             weights_dir=args.weights_dir if style == args.style else None,
             photo=args.photo,
         )
-        for style in (args.style, f"{args.style}-lite", *args.also)
+        for style in (args.style, *small, *args.also)
     }
     runs = {}
     for style, network_args in of_style.items():

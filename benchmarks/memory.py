@@ -1,6 +1,6 @@
 """Peak memory of a run, measured in fresh processes, beside what its plan predicts.
 
-`python benchmarks/memory.py` measures a 4K picture at every level and the command on a 4K PNG.
+`python -m benchmarks.memory` measures a 4K picture at every level and the command on a 4K PNG.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import _common
-import _measure
+from . import _common, _measure
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The native kernels against torch's own and other runtimes, interleaved in one process.
 
-`python benchmarks/native.py` takes 480x720 with one and with all threads; `--layers` times every
+`python -m benchmarks.native` takes 480x720 with one and with all threads; `--layers` times every
 convolution by itself instead, beside the rate of a matrix product. Other runtimes run what
 `animebg export` writes, and are left out if they are not installed
 (`pip install onnx onnxruntime openvino`).
@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
-import _baselines
-import _common
 import torch
 from torch import Tensor
 
@@ -28,6 +26,8 @@ from animebg_core.engine.schedule import Step, schedule
 from animebg_core.engine.statistics import Norm
 from animebg_core.errors import OptionError
 from animebg_core.network import onnx
+
+from . import _baselines, _common
 
 Run = Callable[[Tensor], Tensor]
 

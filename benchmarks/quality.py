@@ -1,6 +1,6 @@
 """What streaming, thumbnail statistics and tiles give, in dB against the whole image.
 
-`python benchmarks/quality.py --photos A.jpg B.jpg --pictures FOLDER` scales photos to one size,
+`python -m benchmarks.quality --photos A.jpg B.jpg --pictures FOLDER` scales photos to one size,
 paints each in every way, and draws the ways side by side.
 """
 
@@ -10,18 +10,16 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
-import _baselines
-import _common
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from animebg_core import Generator, stylize
-from animebg_core.engine.statistics import Gathering, Moments
+from animebg_core import Generator, gather_statistics, stylize
+
+from . import _baselines, _common
 
 TILE, OVERLAP = 512, 32  # of the host's own tiled upscaling
 THUMBNAILS = (512, 1024)
@@ -65,11 +63,11 @@ def main() -> None:
                 shown[f"{name}: {scores[name]:.1f} dB"] = painted[name]
             draw(shown, args.pictures / f"tiles-{path.stem}.jpg")
     _common.print_table(["photo", "size", *ways], rows)
-    print_masks(generator, args.photos)
+    print_masks(generator, args.photos, min(640, args.longest))
     print_flat(network)
 
 
-def print_masks(generator: Generator, photos: list[Path], longest: int = 640) -> None:
+def print_masks(generator: Generator, photos: list[Path], longest: int) -> None:
     """How far what is not to be painted tints what is: with a mask and without."""
     run = _baselines.ours(generator)
     rows = []
@@ -141,20 +139,8 @@ def by_thumbnail(image: Tensor, generator: Generator, longest: int) -> Tensor:
     scale = longest / max(height, width)
     size = (round(height * scale), round(width * scale))
     small = F.interpolate(image.permute(0, 3, 1, 2), size, mode="bicubic", antialias=True)
-    merged, seen = Gathering.merged, []
-
-    def record(gathered: Gathering, *, ranged: bool) -> Moments:
-        seen.append(merged(gathered, ranged=ranged))
-        return seen[-1]
-
-    def recall(gathered: Gathering, *, ranged: bool) -> Moments:
-        return seen.pop(0)
-
-    # Both runs go through the same norms in the same order.
-    with mock.patch.object(Gathering, "merged", record):
-        stream(small.permute(0, 2, 3, 1).clamp(0, 1), generator, "store")
-    with mock.patch.object(Gathering, "merged", recall):
-        return stream(image, generator, "store")
+    thumbnail = small.permute(0, 2, 3, 1).clamp(0, 1)
+    return stylize(image, generator, statistics=gather_statistics([thumbnail], generator))
 
 
 def by_tiles(image: Tensor, generator: Generator) -> Tensor:

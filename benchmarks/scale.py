@@ -1,6 +1,6 @@
 """How time and memory grow with the picture: both per pixel, each run in a process of its own.
 
-`python benchmarks/scale.py` takes 0.25, 1, 4 and 16 megapixels, the baselines up to 4;
+`python -m benchmarks.scale` takes 0.25, 1, 4 and 16 megapixels, the baselines up to 4;
 `--megapixels 64 --rounds 1` is the large single run.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import _common
-import _measure
+from . import _common, _measure
 
 
 def main() -> None:

@@ -1,27 +1,22 @@
 """Seconds of ours at every level and of the baselines, interleaved in one process.
 
-`python benchmarks/speed.py` takes 480x720; baselines that are not installed are left out
-(`pip install onnx onnxruntime openvino`). With `--steps` ours without one step after the other,
-and with `--profile` the default plan's operators, are listed instead.
+`python -m benchmarks.speed` takes 480x720; baselines that are not installed are left out
+(`pip install onnx onnxruntime openvino`). With `--profile` the default plan's operators
+are listed instead.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
-import _baselines
-import _common
 import torch
-import torch.nn.functional as F
-from animebg_core.engine.convolution import Kernel
 from torch import Tensor
 
-from animebg_core import Generator, RunPlan, plan_run
-from animebg_core.engine import convolution, stream
+from animebg_core import plan_run
+
+from . import _baselines, _common
 
 
 def main() -> None:
@@ -31,7 +26,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="best of so many (default: 3)")
     parser.add_argument("--threads", type=int, help="of torch and of the baselines")
     parser.add_argument("--photo", type=Path, default=_common.DEMO_PHOTO)
-    parser.add_argument("--steps", action="store_true", help="what each step gives, one by one")
     parser.add_argument("--profile", action="store_true", help="list the default plan's operators")
     args = parser.parse_args()
     if args.threads:
@@ -46,9 +40,6 @@ def main() -> None:
     print(f"{height}x{width}, default: {default}\n")
     if args.profile:
         _print_profile(_baselines.ours(generator, default), image)
-        return
-    if args.steps:
-        print_steps(generator, image, default, args.rounds)
         return
 
     variants = {
@@ -99,49 +90,6 @@ def _installed(state: dict[str, Tensor], image: Tensor) -> dict[str, _baselines.
         run(image)
         found[name] = run
     return found
-
-
-def print_steps(generator: Generator, image: Tensor, plan: RunPlan, rounds: int) -> None:
-    """Ours from torch's own operators on the uncut image to the default, step by step."""
-
-    def plain(weight: Tensor, bias: Tensor | None) -> Kernel:
-        layout = convolution.memory_format(weight.device, weight.dtype)
-        weight = weight.contiguous(memory_format=layout)
-        return Kernel(lambda window, _: F.conv2d(window, weight, bias))
-
-    def planes(*_: object) -> torch.memory_format:
-        return torch.contiguous_format
-
-    operators = [
-        mock.patch.object(convolution, "_winograd", plain),
-        mock.patch.object(convolution, "_narrow", plain),
-    ]
-    nchw = [mock.patch.object(module, "memory_format", planes) for module in (convolution, stream)]
-    uncut = _common.one_strip(generator, *image.shape[1:3])
-    steps = {
-        "torch's operators, NCHW, one strip": (uncut, [*operators, *nchw]),
-        "channels-last": (uncut, operators),
-        "strips": (plan, operators),
-        "Winograd for 3x3 from 96 channels on": (plan, operators[1:]),
-        "four pixels at once in the last 7x7": (plan, []),
-    }
-
-    def run(plan: RunPlan, patches: list[contextlib.AbstractContextManager[object]]) -> None:
-        with contextlib.ExitStack() as stack:
-            for patch in patches:
-                stack.enter_context(patch)
-            _baselines.ours(generator, plan)(image)
-
-    best = _common.best_times(
-        {name: lambda step=step: run(*step) for name, step in steps.items()}, rounds
-    )
-    first, before = next(iter(best.values())), None
-    rows = []
-    for name, seconds in best.items():
-        gain = "" if before is None else f"{before / seconds - 1:+.0%}"
-        rows.append([name, f"{seconds:.2f}", gain, f"{first / seconds:.2f}"])
-        before = seconds
-    _common.print_table(["with", "s", "faster by", "times as fast as the first"], rows)
 
 
 def _print_profile(run: _baselines.Run, image: Tensor) -> None:

@@ -1,10 +1,10 @@
 """Films: flicker and what is paid for its removal, cuts, frames a second, memory against length.
 
-    python benchmarks/video.py steadiness CLIP --frames 140:163 --style shinkai-lite
-    python benchmarks/video.py pans --style shinkai-lite
-    python benchmarks/video.py cuts CLIP [CLIP ...]
-    python benchmarks/video.py speed CLIP --frames 0:40 --style shinkai-lite
-    python benchmarks/video.py memory --style shinkai-lite --lengths 100 3000
+    python -m benchmarks.video steadiness CLIP --frames 140:163 --style shinkai-lite
+    python -m benchmarks.video pans --style shinkai-lite
+    python -m benchmarks.video cuts CLIP [CLIP ...]
+    python -m benchmarks.video speed CLIP --frames 0:40 --style shinkai-lite
+    python -m benchmarks.video memory --style shinkai-lite --lengths 100 3000
 
 Needs PyAV and OpenCV: pip install '.[video,flow]'.
 """
@@ -20,7 +20,6 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import _common
 import av
 import cv2
 import numpy as np
@@ -32,6 +31,8 @@ from animebg_core.files.video.reading import Film
 from animebg_core.film.motion import find_motion
 from animebg_core.film.shots import find_cuts, find_shots
 from animebg_core.film.steady import Painted, steadied
+
+from . import _common
 
 Pictures = list[NDArray[np.float32]]  # [H, W, 3] in 0..1
 
@@ -328,7 +329,7 @@ def main() -> None:
     _common.add_network_arguments(parser)
     args = parser.parse_args()
     _common.print_header("av", "opencv-python-headless")
-    print("$ python benchmarks/video.py " + " ".join(sys.argv[1:]) + "\n")
+    print("$ python -m benchmarks.video " + " ".join(sys.argv[1:]) + "\n")
     tables[args.table](args)
 
 
