@@ -117,11 +117,10 @@ class AnimeBGLoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, style: str | None) -> bool | str:
-        # Named here, the host leaves the choice to us; what it says itself tells nobody what to do.
-        if style is None or style in _options():  # None: it comes from another node
-            return True
-        return _unknown(style)
+    def validate_inputs(cls, style: str) -> bool:
+        # Named here, the host leaves the style to execute: what it says itself of one that is not
+        # there ("Some input values are not available") tells nobody what to do.
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, style: str, precision: str = "auto") -> tuple[str, int, int] | None:
@@ -468,13 +467,8 @@ def _known(option: str) -> Style:
         StyleError: it is neither that nor a file, e.g. one that an old workflow names.
     """
     if option not in _STYLES:
-        raise StyleError(_unknown(option))
+        raise StyleError(
+            f'there is no style "{option}": choose one of {", ".join(_options())}, or put the file '
+            f"into {host.model_folder()} and refresh the page's node definitions (key R)"
+        )
     return _STYLES[option]
-
-
-def _unknown(option: str) -> str:
-    return (
-        f'there is no style "{option}": choose one of {", ".join(_options())}, '
-        f"or put the file into {host.model_folder()} and refresh the page's node definitions "
-        "(key R)"
-    )

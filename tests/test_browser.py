@@ -1,4 +1,4 @@
-"""The page in headless Chromium: a template opens, the nodes are drawn, Queue gives a picture.
+"""The page in headless Chromium, as a newcomer goes: templates, the first one, Run, the picture.
 
     $COMFYUI_PYTHON tests/test_browser.py HOST:PORT OUT_FOLDER [LANGUAGE ...]
 
@@ -15,6 +15,17 @@ import time
 import urllib.request
 from pathlib import Path
 
+if __name__ != "__main__":
+    import comfy_host
+    import numpy as np
+    import pytest
+    import torch
+    from node_contract import CONTRACT
+    from PIL import Image
+
+    from animebg_core import load_generator, stylize
+
+    pytestmark = pytest.mark.comfy
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -30,9 +41,13 @@ return window.app.graph._nodes.map(n => ({
   widgets: (n.widgets || []).map(w => [w.name, w.label || w.name, w.value]),
   pictures: document.querySelectorAll(`[data-node-id="${n.id}"] img`).length,
 }));"""
-TEMPLATES = "window.app.extensionManager.command.execute('Comfy.BrowseTemplates');"
+TEMPLATES = """
+const found = document.querySelector('.templates-tab-button');
+if (found) found.click();
+else window.app.extensionManager.command.execute('Comfy.BrowseTemplates');"""
 PACK = """
-const found = [...document.querySelectorAll('span')].find(e => e.textContent.trim() == 'animebg');
+const found = [...document.querySelectorAll('span, li')].find(
+  e => e.textContent.trim() == 'animebg');
 if (found) found.click();
 return !!found;"""
 CARD = """
@@ -41,44 +56,92 @@ if (found) (found.querySelector('img') || found).click();
 return !!found;"""
 OPEN = """
 return window.app.graph._nodes.some(n => n.type == 'AnimeBGApplyStyle');"""
+RUN = """
+const found = document.querySelector('[data-testid="queue-button"]');
+(found.querySelector('button') || found).click();"""
+WRONG = """
+return Object.keys(window.app.lastNodeErrors || {}).length
+  + (window.app.lastExecutionError ? 1 : 0)
+  + window.app.graph._nodes.filter(n => n.has_errors).length;"""
+UNKNOWN = """
+const load = window.app.graph._nodes.find(n => n.type == 'AnimeBGLoadModel');
+load.widgets.find(w => w.name == 'style').value = 'gone.safetensors';"""
+DETAILS = """
+for (const b of document.querySelectorAll('button'))
+  if (/details|report/i.test(b.textContent)) b.click();"""
+ROWS = """
+return [...document.querySelectorAll('[role=option]')].slice(0, 3).map(e => e.textContent);"""
+WORDS = {
+    "en": ["anime", "makoto", "anime filter", "painting", "watercolor", "toon", "ghibli"],
+    "ja": [
+        "\u30a2\u30cb\u30e1",
+        "\u80cc\u666f",
+        "\u65b0\u6d77",
+        "\u5bae\u5d0e",
+        "\u30b8\u30d6\u30ea",
+    ],
+    "zh": [
+        "\u52a8\u6f2b",
+        "\u52a8\u753b",
+        "\u5bab\u5d0e\u9a8f",
+        "\u5409\u535c\u529b",
+        "\u5361\u901a",
+    ],
+}
 
 
-def test_the_page(tmp_path):
-    import comfy_host
-    import pytest
+if __name__ != "__main__":
 
-    folders = comfy_host.folders()
-    if not (folders and CHROMIUM and DRIVER):
-        pytest.skip("needs COMFYUI_DIRS, chromium and chromedriver")
-    if subprocess.run([comfy_host.python(), "-c", "import selenium"]).returncode:
-        pytest.skip("needs selenium beside the host")
-    host = comfy_host.Host(folders[0], tmp_path / "base", HF_HUB_OFFLINE="1")
-    try:
-        shutil.copyfile(folders[0] / "input/example.png", host.base / "input/example.png")
-        out = os.environ.get("ANIMEBG_SHOTS", str(tmp_path))
-        script = [comfy_host.python(), __file__, host.server, out, "ja"]
-        result = subprocess.run(script, capture_output=True, text=True, timeout=500)
-        assert result.returncode == 0, result.stdout + result.stderr
-        seen = json.loads(result.stdout.splitlines()[-1])
-    finally:
-        host.stop()
+    @pytest.mark.parametrize("folder", comfy_host.folders(), ids=lambda folder: folder.name)
+    def test_a_newcomers_way_from_the_page_to_the_first_picture(folder, tmp_path):
+        if not (CHROMIUM and DRIVER):
+            pytest.skip("needs chromium and chromedriver")
+        if subprocess.run([comfy_host.python(), "-c", "import selenium"]).returncode:
+            pytest.skip("needs selenium beside the host")
+        newer = folder == comfy_host.folders()[0]  # the older one searches names only
+        host = comfy_host.Host(folder, tmp_path / "base", HF_HUB_OFFLINE="1")
+        try:
+            shutil.copyfile(folder / "input/example.png", host.base / "input/example.png")
+            out = Path(os.environ.get("ANIMEBG_SHOTS", str(tmp_path))) / folder.name
+            languages = ["ja", "zh", "en"] if newer else ["en"]
+            script = [comfy_host.python(), __file__, host.server, str(out), *languages]
+            result = subprocess.run(script, capture_output=True, text=True, timeout=500)
+            assert result.returncode == 0, result.stdout + result.stderr
+            seen = json.loads(result.stdout.splitlines()[-1])
+            (painted,) = host.base.glob("output/AnimeBG/photo-to-anime*.png")
+            picture = np.array(Image.open(painted).convert("RGB")).astype(int)
+        finally:
+            host.stop()
 
-    assert "photo-to-anime" in seen["templates"]["animebg"]
-    nodes = {node["type"]: node for node in seen["nodes"]}
-    load, apply = nodes["AnimeBGLoadModel"], nodes["AnimeBGApplyStyle"]
-    assert [w[0] for w in load["widgets"]] == ["style", "precision"]
-    assert load["widgets"][0][2] == "Makoto Shinkai (Lite)"
-    assert [w[0] for w in apply["widgets"]] == ["strength", "memory_limit_gb"]
-    assert {"model", "image", "mask"} <= set(apply["inputs"])
-    assert all(node["size"][0] > 100 for node in (load, apply))
-    assert nodes["SaveImage"]["pictures"] == 1
-    assert seen["help"] > 400  # pixels that the help page's picture has in width
-    texts = json.loads((ROOT / "locales/ja/nodeDefs.json").read_text("utf-8"))
-    nodes = {node["type"]: node for node in seen["ja"]}
-    assert nodes["AnimeBGApplyStyle"]["label"] == texts["AnimeBGApplyStyle"]["display_name"]
-    said = texts["AnimeBGLoadModel"]["inputs"]["style"]["name"]
-    assert nodes["AnimeBGLoadModel"]["widgets"][0][1] == said
-    assert seen["errors"] == []
+        print(f"{host.folder.name}: {seen['clicks']} clicks, {seen['seconds']:.0f} s")
+        assert seen["wrong"] == 0
+        nodes = {node["type"]: node for node in seen["nodes"]}
+        load, apply = nodes["AnimeBGLoadModel"], nodes["AnimeBGApplyStyle"]
+        assert [w[0] for w in load["widgets"]] == ["style", "precision", "animebg_picture"]
+        assert load["widgets"][0][2] == "Makoto Shinkai (Lite)"
+        promised = CONTRACT["AnimeBGApplyStyle"]["inputs"].items()
+        widgets = [name for name, spec in promised if "default" in spec]
+        assert [w[0] for w in apply["widgets"]][: len(widgets)] == widgets
+        assert {"model", "image", "mask"} <= set(apply["inputs"])
+        assert all(node["size"][0] > 100 for node in (load, apply))
+        assert seen["pictures"] == ["pictures/sample-photo.jpg", "pictures/shinkai-lite.jpg"]
+        assert seen["values"] == ["Makoto Shinkai (Lite)", "auto"]  # the picture adds none
+        photo = np.array(Image.open(ROOT / "docs/images/demo-photo.jpg").convert("RGB"))
+        image = torch.from_numpy(photo).float()[None] / 255
+        expected = stylize(image, load_generator("shinkai-lite"))[0].mul(255).numpy().astype(int)
+        assert np.abs(picture - expected).max() <= 1  # of 255: another build of torch rounds
+        assert 'no style "gone.safetensors"' in seen["unknown"]
+        assert seen["errors"] == []
+        if newer:
+            assert nodes["SaveImage"]["pictures"] == 1
+            assert seen["help"] > 400  # pixels that the help page's picture has in width
+            texts = json.loads((ROOT / "locales/ja/nodeDefs.json").read_text("utf-8"))
+            nodes = {node["type"]: node for node in seen["ja"]}
+            assert nodes["AnimeBGApplyStyle"]["label"] == texts["AnimeBGApplyStyle"]["display_name"]
+            said = texts["AnimeBGLoadModel"]["inputs"]["style"]["name"]
+            assert nodes["AnimeBGLoadModel"]["widgets"][0][1] == said
+            missed = [word for word, rows in seen["search"].items() if "AnimeBG" not in rows]
+            assert len(seen["search"]) == 17 and missed == []
 
 
 # --- The script ---
@@ -97,17 +160,17 @@ def main(server: str, out: Path, *languages: str) -> dict:
         options.add_argument(flag)
     options.add_argument("--window-size=1700,900")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    seen: dict = {"templates": json.load(urllib.request.urlopen(f"{url}/api/workflow_templates"))}
+    seen: dict = {"search": {}}
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     driver.set_script_timeout(120)
     try:
-        for language in (*languages, "en"):
+        for language in languages:
             settings = {
                 "Comfy.Locale": language,
                 "Comfy.TutorialCompleted": True,
                 "Comfy.Workflow.Persist": False,
                 "Comfy.Workflow.ShowMissingModelsWarning": False,
-                "Comfy.VueNodes.Enabled": True,
+                "Comfy.VueNodes.Enabled": len(languages) > 1,  # unfinished in the older one
             }
             body = json.dumps(settings).encode()
             urllib.request.urlopen(
@@ -118,24 +181,49 @@ def main(server: str, out: Path, *languages: str) -> dict:
             driver.get(url)
             wait(lambda: driver.execute_script(READY), 200)
             time.sleep(2)
+            if len(languages) > 1:
+                seen["search"].update(found(driver, WORDS[language]))
+            started = time.monotonic()
             driver.execute_script(TEMPLATES)
             wait(lambda: driver.execute_script(PACK), 60)
             time.sleep(2)
             shot(driver, out / f"{language}-templates.png")
             wait(lambda: driver.execute_script(CARD), 60)
             wait(lambda: driver.execute_script(OPEN), 60)
-            time.sleep(3)
+            time.sleep(2)
             seen["nodes" if language == "en" else language] = driver.execute_script(NODES)
             shot(driver, out / f"{language}.png")
-        driver.execute_async_script(
-            "const d = arguments[0]; window.app.queuePrompt(0, 1).then(() => d(1));"
-        )
+        driver.execute_script(RUN)
+        time.sleep(2)
         wait(lambda: idle(url), 120)
-        wait(lambda: picture_of(driver, "SaveImage"), 20)
+        seen["clicks"] = 4  # templates, the pack, the card, Run
+        wait(lambda: picture_of(driver, "SaveImage"), 20, fail=False)
+        seen["seconds"] = time.monotonic() - started
         time.sleep(1)
+        seen["wrong"] = driver.execute_script(WRONG)
         seen["nodes"] = driver.execute_script(NODES)
+        seen["pictures"] = driver.execute_script("""
+            return [...document.querySelectorAll('.animebg-picture img')].filter(
+              i => i.naturalWidth > 300).map(i => i.src.split('/').slice(-2).join('/')).sort();""")
+        seen["values"] = driver.execute_script("""
+            return window.app.graph.serialize().nodes.find(
+              n => n.type == 'AnimeBGLoadModel').widgets_values;""")
         shot(driver, out / "painted.png")
-        seen["help"] = help_page(driver, out)
+        if len(languages) > 1:
+            seen["help"] = help_page(driver, out)
+        driver.execute_script(UNKNOWN)
+        driver.execute_script(RUN)
+        text = "return document.body.innerText;"
+
+        def told() -> bool:
+            driver.execute_script(DETAILS)
+            return "gone.safetensors" in driver.execute_script(text)
+
+        time.sleep(2)
+        wait(told, 10, fail=False)
+        time.sleep(1)
+        shot(driver, out / "unknown.png")
+        seen["unknown"] = driver.execute_script(text)
         # Of what the pack serves; the page itself asks for files that a new user does not have.
         seen["errors"] = [
             entry["message"]
@@ -145,6 +233,24 @@ def main(server: str, out: Path, *languages: str) -> dict:
     finally:
         driver.quit()
     return seen
+
+
+def found(driver, words: list[str]) -> dict[str, str]:
+    """The first three rows of the page's search for each word, as one text."""
+    from selenium.webdriver.common.keys import Keys
+
+    rows = {}
+    toggle = "window.app.extensionManager.command.execute('Workspace.SearchBox.Toggle');"
+    for word in words:
+        driver.execute_script(toggle)
+        time.sleep(0.8)
+        field = driver.switch_to.active_element
+        field.send_keys(word)
+        time.sleep(1)
+        rows[word] = "\n".join(driver.execute_script(ROWS))
+        field.send_keys(Keys.ESCAPE)
+        time.sleep(0.4)
+    return rows
 
 
 def help_page(driver, out: Path) -> int:
@@ -191,7 +297,3 @@ def shot(driver, path: Path) -> None:
 
 if __name__ == "__main__":
     print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])))
-else:
-    import pytest
-
-    pytestmark = pytest.mark.comfy
