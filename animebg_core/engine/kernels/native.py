@@ -223,6 +223,7 @@ class NativeRows:
             window = torch.empty(
                 (like.shape[0], length, self._step.source[1], self._step.inputs),
                 dtype=torch.float32 if fused else like.dtype,
+                device="cpu",
             )
             if old is not None:
                 window[:, : old.shape[1]] = old
@@ -238,9 +239,9 @@ class NativeRows:
         """
         images, step = window.shape[0], self._step
         threads = torch.get_num_threads()
-        count = self._layer.scratch_bytes(stop - start, self.width, threads)
-        scratch = self._scratch.take("native", count // 4 + 1)
-        found = torch.empty(2, images, step.outputs, dtype=torch.float64)
+        size = self._layer.scratch_bytes(stop - start, self.width, threads)
+        scratch = self._scratch.take("native", size // 4 + 1)
+        found = torch.empty(2, images, step.outputs, dtype=torch.float64, device="cpu")
         for image in range(images):
             norm = self._norm_of(image)
             self._layer.run(
@@ -269,13 +270,14 @@ class NativeRows:
         if not gathers:
             return None
         pixels = (stop - start) * self.width
-        return Moments(torch.full((images, 1), pixels, dtype=torch.float64), found[0], found[1])
+        count = torch.full((images, 1), pixels, dtype=torch.float64, device="cpu")
+        return Moments(count, found[0], found[1])
 
     def _norm_of(self, image: int) -> Tensor:
         """Factor, offset and perhaps low and high of one picture, [0, 2 or 4, C]."""
         norm = self._norm
         if norm is None:
-            return torch.empty(0)
+            return torch.empty(0, device="cpu")
         parts = [norm.factor, norm.offset]
         if norm.low is not None and norm.high is not None:
             parts += [norm.low, norm.high]
@@ -299,20 +301,24 @@ _TOLERANCE = 1e-3
 
 def _agrees(library: animebg_kernels.Library) -> bool:
     """Whether every kind of convolution gives what torch gives, on a small map."""
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator("cpu").manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
+
     device = Device(torch.device("cpu"), torch.float32, cpu=True)
     for conv, inputs, outputs, bias in _CHECKED:
         first, second = (inputs, outputs) if conv.transposed else (outputs, inputs)
-        weight = torch.randn(first, second, conv.kernel, conv.kernel, generator=random)
+        weight = normal(first, second, conv.kernel, conv.kernel)
         weight *= (inputs * conv.kernel**2) ** -0.5
-        layer = Layer(conv, ConvWeights(weight, torch.randn(outputs, generator=random)), bias)
+        layer = Layer(conv, ConvWeights(weight, normal(outputs)), bias)
         made = outputs // 4 if conv.shuffled else outputs
-        source = torch.randn(1, inputs, 9, 11, generator=random)
+        source = normal(1, inputs, 9, 11)
         size = (conv.output_size(9), conv.output_size(11))
         before = Stage("before", (), 1)
         stage = Stage("checked", (conv,), 1)
         step = Step(stage, 0, inputs, made, weight.numel(), (9, 11), size, before)
-        norm = Norm(*torch.randn(2, 1, inputs, 1, 1, generator=random))
+        norm = Norm(*normal(2, 1, inputs, 1, 1))
         native = _known(layer, library)
         if native is None:
             continue
@@ -320,7 +326,7 @@ def _agrees(library: animebg_kernels.Library) -> bool:
         for kernel in (native, torch_ops.make(layer, device)):
             scratch = Scratch(device.device)
             rows = kernel.open(_Map(source), step, norm, scratch)
-            out = torch.empty(1, made, *size).contiguous(memory_format=torch.channels_last)
+            out = normal(1, made, *size).contiguous(memory_format=torch.channels_last)
             moments = rows.store(0, size[0], out, None, not bias)
             results.append(out)
             if moments is not None:
