@@ -416,3 +416,25 @@ def test_a_plan_that_is_not_readable_is_made_anew(paint, tmp_path):
     assert json.loads(plan.read_text())["steadiness"] == 1.0
     plan.write_text("{")
     assert len(pictures(paint(pan(3)))) == 3
+
+
+def test_animations_and_numbered_pictures_go_in_and_out(tmp_path, checkpoint, monkeypatch):
+    from PIL import Image
+
+    from animebg_core.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    first, *others = [Image.fromarray((f // 257).astype(np.uint8)) for f in sixteen(pan(4))]
+    durations = [40, 120, 80, 200]
+    first.save("in.webp", save_all=True, append_images=others, duration=durations, lossless=True)
+    style = ["--style", str(checkpoint), "--strength", "0"]
+    assert main(["stylize", "in.webp", "-o", "film.mkv", "--codec", "ffv1", *style]) == 0
+    assert [1000 * t for t in times_of(tmp_path / "film.mkv")] == [0, 40, 160, 240]
+    assert main(["stylize", "in.webp", "-o", "frames/%03d.png", *style]) == 0
+    names = sorted(path.name for path in (tmp_path / "frames").iterdir())
+    assert names == ["001.png", "002.png", "003.png", "004.png"]
+    for picture, name in zip([first, *others], names, strict=True):
+        assert np.array_equal(picture, Image.open(tmp_path / "frames" / name))
+    assert main(["stylize", "frames/%03d.png", "-o", "again.apng", *style]) == 0
+    with Image.open("again.apng") as again:
+        assert again.n_frames == 4 and again.size == first.size

@@ -120,8 +120,11 @@ class FilmOutput:
             pictures = map(_palette, pictures)
         elif suffix == ".webp":
             options |= {"quality": self.quality}
+        first, others = next(pictures), pictures
+        if suffix == ".apng":
+            others = list(others)  # Pillow goes through them twice
         with whole_file(self.target, folder=folder) as file:
-            next(pictures).save(file, ANIMATIONS[suffix], append_images=pictures, **options)
+            first.save(file, ANIMATIONS[suffix], append_images=others, **options)
 
 
 def _eight(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
