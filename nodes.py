@@ -134,8 +134,11 @@ class AnimeBGLoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, style: str, precision: str = "auto") -> io.NodeOutput:
-        path = _in_model_folders(style) or _downloaded(_known(style))
-        generator = load_generator(path, device=host.offload_device(), dtype=_dtype(precision))
+        try:
+            path = _in_model_folders(style) or _downloaded(_known(style))
+            generator = load_generator(path, device=host.offload_device(), dtype=_dtype(precision))
+        except AnimeBGError as error:
+            raise error from None  # the host prints all that led to it otherwise
         return io.NodeOutput(LoadedModel(generator, style))
 
 
@@ -454,10 +457,7 @@ def _downloaded(style: Style) -> Path:
             return f"connecting, to download {style.label}"
         return f"no answer yet; instead of waiting, {by_hand(style, folder)}"
 
-    try:
-        return resolve_weights(style.key, folder=folder, progress=host.Bar(say))
-    except AnimeBGError as error:
-        raise error from None  # the host prints all that led to it otherwise
+    return resolve_weights(style.key, folder=folder, progress=host.Bar(say))
 
 
 def _known(option: str) -> Style:
