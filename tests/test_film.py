@@ -139,12 +139,13 @@ def test_a_fade_stays_a_fade_and_black_stays_black(paint):
     assert max(means[12:]) < 1.5 / 255  # the painter never sees them
 
 
-def test_a_frame_whose_painting_bursts_is_known():
-    photo = sixteen([texture(64, 64)])[0]
-    assert not burst(photo, photo)
-    blown = photo.copy()
-    blown[:32] = 65535 * (photo[:32].mean() < 32768)
-    assert burst(np.full_like(photo, 9000), np.full_like(photo, 60000))
+def test_a_painting_bursts_where_the_frames_own_does_not():
+    photo = np.full_like(sixteen([texture(64, 64)])[0], 9000)
+    white, dim = np.full_like(photo, 60000), np.full_like(photo, 12000)
+    assert burst(photo, white, dim)
+    # A style that paints it white all the same has not burst.
+    assert not burst(photo, white, white)
+    assert not burst(photo, dim, white)
 
 
 # --- steadiness ---
