@@ -102,3 +102,24 @@ def test_a_film_of_a_pan_is_measured(run, network):
     pytest.importorskip("cv2")
     rows = run("video", "pans", "--style", network)
     assert len(rows) == 2 + 5
+
+
+def test_ours_is_more_faithful_than_the_guided_filter_and_oversteps_no_edge(run, tmp_path):
+    photo = f"{ROOT / 'docs' / 'images' / 'demo-photo.jpg'}@320:160"
+    rows = run("look", photo, "--styles", "shinkai-lite", "--pictures", tmp_path / "crops")
+    faithful = {row[3]: float(row[4]) for row in rows if len(row) == 7 and row[4][-1].isdigit()}
+    assert faithful["plain enlargement"] > faithful["ours"] > faithful["simplest form"]
+    overshoot = {row[0]: row[1] for row in rows if row[-1].endswith("%")}
+    assert float(overshoot["ours"].rstrip("%")) <= 2 < float(overshoot["simplest form"].rstrip("%"))
+    assert len(list((tmp_path / "crops").iterdir())) == 1
+
+
+def test_the_benchmarks_own_way_back_is_that_of_the_library(network):
+    """The step is measured through it."""
+    from animebg_core import load_generator, stylize
+    from benchmarks import look
+
+    generator, image, seen = load_generator(network), torch.rand(1, 60, 80, 3), []
+    painted = stylize(image, generator, painting_size=40, preview=seen.append)
+    again = look.ours(image.movedim(-1, 1), seen[0].movedim(-1, 1))
+    assert (painted.movedim(-1, 1) - again).abs().max() < 1e-4  # sums in another order
