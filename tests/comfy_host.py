@@ -61,6 +61,8 @@ class Host:
         command = [python(), "main.py", "--cpu", "--disable-api-nodes", "--listen", "127.0.0.1"]
         command += ["--port", self.server.split(":")[1], "--base-directory", str(base)]
         command += ["--extra-model-paths-config", str(paths), *flags]
+        bytecode = {"PYTHONPYCACHEPREFIX": str(base / "bytecode")}
+        self._compile(bytecode)
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -69,6 +71,7 @@ class Host:
                 # still where others compute.
                 env={
                     **os.environ,
+                    **bytecode,
                     "HF_HOME": str(base / "hub"),
                     "OMP_NUM_THREADS": "1",
                     **environment,
@@ -78,6 +81,16 @@ class Host:
                 stderr=subprocess.STDOUT,
             )
         self._wait()
+
+    def _compile(self, bytecode: dict[str, str]) -> None:
+        """What the first start of a host does, also where an environment forbids to keep it."""
+        pack = self.base / "custom_nodes" / "animebg"
+        for flags in (["-l", str(pack)], [str(pack / "animebg_core")]):
+            subprocess.run(
+                [python(), "-m", "compileall", "-q", *flags],
+                env={**os.environ, **bytecode},
+                check=True,
+            )
 
     def _wait(self) -> None:
         until = time.monotonic() + 400
