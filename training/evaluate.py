@@ -3,7 +3,7 @@
     python -m training.evaluate --style shinkai --teachers FOLDER --photos FOLDER --published FOLDER
 
 The small network runs in float32 through `animebg_core.stylize`, as users run it. The teacher's
-pictures are made in bfloat16 (60 dB from float32 on a photograph) and kept. Prints one JSON
+pictures are made in float32 as well, and kept. Prints one JSON
 object of means over the photographs; of spots, the mean number of cells a photograph. `--split
 train` takes photographs that it was trained on instead.
 """
@@ -109,7 +109,9 @@ class Published:
         if not kept.exists():
             photo = np.asarray(scaled(path, size))
             tensors = dict(self.teacher(style).named_parameters())
-            picture = run_maps(self.teacher(style).stages, tensors, to_input(photo))["output"]
+            stages = self.teacher(style).stages
+            # float32: without bfloat16 of its own a processor takes many times as long for it.
+            picture = run_maps(stages, tensors, to_input(photo), torch.float32)["output"]
             painted = to_pixels(picture)[: photo.shape[0], : photo.shape[1]]
             with whole_file(kept) as file:
                 np.save(file, np.stack((photo, painted)))
@@ -120,7 +122,7 @@ class Published:
 def encoder_maps(teacher: Generator, picture: np.ndarray) -> list[Tensor]:
     """What the teacher's first three stages see in uint8 RGB [H, W, 3]."""
     tensors = dict(teacher.named_parameters())
-    maps = run_maps(teacher.stages[:3], tensors, to_input(picture))
+    maps = run_maps(teacher.stages[:3], tensors, to_input(picture), torch.float32)
     return [maps[stage.name].float() for stage in teacher.stages[:3]]
 
 
