@@ -104,8 +104,9 @@ def test_the_pack_loads_fast_and_silently(host):
     lines = [line for line in host.log().splitlines() if "animebg" in line.lower()]
     lines = [line for line in lines if "Adding extra search path" not in line]
     assert len(lines) == 1, lines
-    # One decimal, on a clock that runs on while others compute; comfy_inside.py measures it well.
-    assert float(lines[0].split("seconds")[0].split()[-1]) <= 0.1
+    # The log's clock runs on while others compute (0.4 s seen on a busy machine): comfy_inside.py
+    # holds the pack to 0.1 s of processor time; here it must only not be far from that.
+    assert float(lines[0].split("seconds")[0].split()[-1]) <= 2
 
 
 def test_what_the_server_says_of_the_nodes_keeps_the_promise(host):
