@@ -29,6 +29,15 @@ def python() -> str:
     return os.environ.get("COMFYUI_PYTHON", "python")
 
 
+def compile_pack() -> None:
+    """As the first start of a host leaves the pack, also where an environment forbids that.
+
+    In place, for the interpreter that runs the host; what it imports besides is compiled already.
+    """
+    for flags in (["-l", str(ROOT)], [str(ROOT / "animebg_core")]):
+        subprocess.run([python(), "-m", "compileall", "-q", *flags], check=True)
+
+
 def load_client():
     """The module that users run to paint without the page."""
     spec = importlib.util.spec_from_file_location("paint", WORKFLOWS / "api" / "paint.py")
@@ -61,8 +70,7 @@ class Host:
         command = [python(), "main.py", "--cpu", "--disable-api-nodes", "--listen", "127.0.0.1"]
         command += ["--port", self.server.split(":")[1], "--base-directory", str(base)]
         command += ["--extra-model-paths-config", str(paths), *flags]
-        bytecode = {"PYTHONPYCACHEPREFIX": str(base / "bytecode")}
-        self._compile(bytecode)
+        compile_pack()
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,
@@ -71,7 +79,6 @@ class Host:
                 # still where others compute.
                 env={
                     **os.environ,
-                    **bytecode,
                     "HF_HOME": str(base / "hub"),
                     "OMP_NUM_THREADS": "1",
                     **environment,
@@ -81,16 +88,6 @@ class Host:
                 stderr=subprocess.STDOUT,
             )
         self._wait()
-
-    def _compile(self, bytecode: dict[str, str]) -> None:
-        """What the first start of a host does, also where an environment forbids to keep it."""
-        pack = self.base / "custom_nodes" / "animebg"
-        for flags in (["-l", str(pack)], [str(pack / "animebg_core")]):
-            subprocess.run(
-                [python(), "-m", "compileall", "-q", *flags],
-                env={**os.environ, **bytecode},
-                check=True,
-            )
 
     def _wait(self) -> None:
         until = time.monotonic() + 400

@@ -6,7 +6,6 @@ Run by test_comfy.py in the host's folder, with the host's interpreter. Prints w
 # ruff: noqa: E402, I001, TID251 - a host's modules, imported in the order that the host needs
 
 import asyncio
-import compileall
 import contextlib
 import gc
 import importlib
@@ -46,10 +45,6 @@ def load_pack():
     custom = SCRATCH / "custom_nodes"
     custom.mkdir(parents=True)
     (custom / "animebg").symlink_to(ROOT, target_is_directory=True)
-    # As at every start but the first, which compiles: an environment may forbid writing bytecode.
-    sys.pycache_prefix = str(SCRATCH / "bytecode")
-    compileall.compile_dir(str(custom / "animebg"), maxlevels=0, quiet=1)
-    compileall.compile_dir(str(custom / "animebg" / "animebg_core"), quiet=1)
     started, clock = time.process_time(), time.perf_counter()
     assert asyncio.run(host_nodes.load_custom_node(str(custom / "animebg")))
     took = time.process_time() - started

@@ -104,9 +104,8 @@ def test_the_pack_loads_fast_and_silently(host):
     lines = [line for line in host.log().splitlines() if "animebg" in line.lower()]
     lines = [line for line in lines if "Adding extra search path" not in line]
     assert len(lines) == 1, lines
-    # The log's clock runs on while others compute (0.4 s seen on a busy machine): comfy_inside.py
-    # holds the pack to 0.1 s of processor time; here it must only not be far from that.
-    assert float(lines[0].split("seconds")[0].split()[-1]) <= 2
+    # One decimal, on a clock that runs on while others compute; comfy_inside.py measures it well.
+    assert float(lines[0].split("seconds")[0].split()[-1]) <= 0.1
 
 
 def test_what_the_server_says_of_the_nodes_keeps_the_promise(host):
@@ -454,6 +453,7 @@ def _plan_or_none(network, side: int, budget: int):
 @pytest.mark.parametrize("folder", comfy_host.folders(), ids=folder_name)
 def test_inside_the_host(folder, tmp_path):
     """What no request can show: comfy_inside.py, run in the host's own interpreter."""
+    comfy_host.compile_pack()
     result = subprocess.run(
         [comfy_host.python(), comfy_host.ROOT / "tests/comfy_inside.py", tmp_path / "base"],
         cwd=folder,
