@@ -24,8 +24,7 @@ test-kernels: $(READY)
 	$(BIN)/python -m pip install --quiet './kernels[test]'
 	# One thread of torch, which computes the references: its own do not outlive a fork.
 	cd kernels && OMP_NUM_THREADS=1 ../$(BIN)/python -m pytest
-	# Not the count of storages, which is of torch's kernels: these take scratch memory of a small picture's size.
-	$(BIN)/python -m pytest $(KERNEL_TESTS) -k 'not counts_every_map'
+	$(BIN)/python -m pytest $(KERNEL_TESTS)
 
 # The lowest versions that pyproject.toml allows, and the newest that there are, each in an environment
 # of its own. By hand: a torch of another release brings gigabytes.
