@@ -14,7 +14,7 @@ import torch
 from comfy_api.latest import ComfyExtension, io
 from PIL import Image
 
-from . import host
+from . import host, inputs
 from .animebg_core import (
     DEFAULT_PAINTING_SIZE,
     LITE_STYLES,
@@ -30,17 +30,15 @@ from .animebg_core import (
 from .animebg_core.files.download import by_hand
 from .animebg_core.files.locate import SUFFIXES, find_weights, is_file_of, is_installed
 from .animebg_core.files.resolve import resolve_weights
+from .animebg_core.network.checkpoint import PRECISIONS
 from .animebg_core.pipeline import DETAILS, Detail
 from .animebg_core.upsampling import painted_size
 from .host import LoadedModel
+from .inputs import CATEGORY, AnimeBGModel
 from .video_node import AnimeBGApplyStyleToVideo
-
-CATEGORY = "AnimeBG"
-AnimeBGModel = io.Custom("ANIMEBG_MODEL")
 
 # Labels and not keys: what stands in a saved workflow is what its reader sees.
 _STYLES = {style.label: style for style in (*STYLES.values(), *LITE_STYLES.values())}
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # What people type into the search. Escapes, since some checkers read .py files as cp1252.
 _ALIASES = [
     *("anime", "anime background", "anime style", "anime filter", "photo to anime", "AnimeGAN"),
@@ -98,7 +96,7 @@ class AnimeBGLoadModel(io.ComfyNode):
                 host.advanced(
                     io.Combo.Input(
                         "precision",
-                        options=["auto", *_DTYPES],
+                        options=["auto", *PRECISIONS],
                         default="auto",
                         tooltip=(
                             "Number format of the network. auto: fp16 on graphics cards where "
@@ -159,13 +157,9 @@ class AnimeBGApplyStyle(io.ComfyNode):
             inputs=[
                 AnimeBGModel.Input("model", tooltip="From Load AnimeBG Model."),
                 io.Image.Input("image", tooltip="One image or a batch, of any size."),
-                io.Float.Input(
+                inputs.fraction(
                     "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    display_mode=io.NumberDisplay.slider,
+                    optional=False,
                     tooltip="0 is the photo, 1 the painting; between them a mixture of both.",
                 ),
                 io.Mask.Input(
@@ -176,19 +170,7 @@ class AnimeBGApplyStyle(io.ComfyNode):
                         "image. An empty mask paints nothing."
                     ),
                 ),
-                io.Int.Input(
-                    "painting_size",
-                    optional=True,
-                    default=DEFAULT_PAINTING_SIZE,
-                    min=0,
-                    max=16384,
-                    step=16,
-                    tooltip=(
-                        "Pixels of the longer side at which the network paints. A larger image is "
-                        "painted at that size and brought back to its own along its edges: bolder, "
-                        "and many times as fast. 0: the image's own size, exactly."
-                    ),
-                ),
+                inputs.painting_size("image"),
                 io.Combo.Input(
                     "detail",
                     options=list(DETAILS),
@@ -199,14 +181,8 @@ class AnimeBGApplyStyle(io.ComfyNode):
                         "full size, which takes the time of painting that as well."
                     ),
                 ),
-                io.Float.Input(
+                inputs.fraction(
                     "colour",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    display_mode=io.NumberDisplay.slider,
                     tooltip="1: the painting's colours, 0: the photo's with the painting's light.",
                 ),
                 host.advanced(
@@ -287,14 +263,9 @@ class AnimeBGBlendModels(io.ComfyNode):
             inputs=[
                 AnimeBGModel.Input("model_a", tooltip="From Load AnimeBG Model, or a blend."),
                 AnimeBGModel.Input("model_b", tooltip="Another one of the same size."),
-                io.Float.Input(
+                inputs.fraction(
                     "amount",
-                    optional=True,
                     default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    display_mode=io.NumberDisplay.slider,
                     tooltip="0 is model_a, 1 is model_b; between them a mixture of both.",
                 ),
             ],
@@ -404,7 +375,7 @@ def _sizes(image: torch.Tensor, painting_size: int) -> str:
 
 def _dtype(precision: str) -> torch.dtype:
     if precision != "auto":
-        return _DTYPES[precision]
+        return PRECISIONS[precision]
     return torch.float16 if host.fp16_is_good() else torch.float32
 
 

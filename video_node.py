@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from comfy_api.latest import InputImpl, io
 
-from . import host
+from . import host, inputs
 from .animebg_core import DEFAULT_PAINTING_SIZE, Painter
 from .host import LoadedModel
+from .inputs import CATEGORY, AnimeBGModel
 
 _STEPS = 1000  # of a frame, for the bar
 _ALIASES = [
@@ -34,7 +35,7 @@ class AnimeBGApplyStyleToVideo(io.ComfyNode):
         return host.schema(
             node_id="AnimeBGApplyStyleToVideo",
             display_name="Apply AnimeBG Style to Video",
-            category="AnimeBG",
+            category=CATEGORY,
             description=(
                 "Paints a video as an anime background, frame by frame and steady, with its sound. "
                 "It is never held in memory. When a run was cancelled or ended by a crash, queue "
@@ -42,49 +43,20 @@ class AnimeBGApplyStyleToVideo(io.ComfyNode):
             ),
             search_aliases=_ALIASES,
             inputs=[
-                io.Custom("ANIMEBG_MODEL").Input("model", tooltip="From Load AnimeBG Model."),
+                AnimeBGModel.Input("model", tooltip="From Load AnimeBG Model."),
                 io.Video.Input("video", tooltip="From Load Video, of any length."),
-                io.Float.Input(
+                inputs.fraction(
                     "strength",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    display_mode=io.NumberDisplay.slider,
                     tooltip="0 is the film, 1 the painting; between them a mixture of both.",
                 ),
-                io.Int.Input(
-                    "painting_size",
-                    optional=True,
-                    default=DEFAULT_PAINTING_SIZE,
-                    min=0,
-                    max=16384,
-                    step=16,
-                    tooltip=(
-                        "Pixels of the longer side at which the network paints. A larger film is "
-                        "painted at that size and brought back to its own along its edges: bolder, "
-                        "and many times as fast. 0: the film's own size, exactly."
-                    ),
-                ),
-                io.Float.Input(
+                inputs.painting_size("film"),
+                inputs.fraction(
                     "colour",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    display_mode=io.NumberDisplay.slider,
                     tooltip="1: the painting's colours, 0: the film's with the painting's light.",
                 ),
-                io.Float.Input(
+                inputs.fraction(
                     "steadiness",
-                    optional=True,
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
                     step=0.05,
-                    display_mode=io.NumberDisplay.slider,
                     tooltip=(
                         "1 mixes each frame with those around it wherever the film agrees, so that "
                         "strokes do not flicker; 0 paints each for itself."

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -154,37 +155,22 @@ class Painter:
         preview: Preview | None,
     ) -> Tensor:
         """As `paint_images`, of floats or, to be guided by the photo from a smaller size, bytes."""
+        run = partial(
+            stylize_bytes if images.dtype == torch.uint8 else partial(stylize, detail=self.detail),
+            strength=self.strength,
+            mask=self.mask,
+            statistics=statistics,
+            progress=progress,
+            painting_size=self.painting_size,
+            colour=self.colour,
+            preview=preview,
+        )
         plan = self._plan(images)
         while True:
             _log.debug("%dx%d: %s", images.shape[2], images.shape[1], plan)
             self.memory.reserve(plan.peak_bytes)
             try:
-                if images.dtype == torch.uint8:
-                    return stylize_bytes(
-                        images,
-                        self.generator,
-                        strength=self.strength,
-                        mask=self.mask,
-                        plan=plan,
-                        statistics=statistics,
-                        progress=progress,
-                        painting_size=self.painting_size,
-                        colour=self.colour,
-                        preview=preview,
-                    )
-                return stylize(
-                    images,
-                    self.generator,
-                    strength=self.strength,
-                    mask=self.mask,
-                    plan=plan,
-                    statistics=statistics,
-                    progress=progress,
-                    painting_size=self.painting_size,
-                    detail=self.detail,
-                    colour=self.colour,
-                    preview=preview,
-                )
+                return run(images, self.generator, plan=plan)
             except (RuntimeError, MemoryError) as error:
                 if not self.memory.exhausted(error):
                     raise

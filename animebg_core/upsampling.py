@@ -27,8 +27,6 @@ from .errors import OptionError
 
 # The longer side at which command line and node paint what is larger.
 DEFAULT_PAINTING_SIZE = 1280
-# What `fit` makes for each small pixel: 3 x 3 factors, 3 offsets, 3 least and 3 largest values.
-MAPS = 18
 _RADIUS = 2  # of the window of a fit, in small pixels
 _SMOOTH = 1  # radius over which coefficients and leftovers are averaged
 _EPSILON = 1e-4  # a variance below which a guide is flat: 1% of the range, squared
@@ -108,7 +106,7 @@ def fit(guide: Tensor, painting: Tensor, spread: Tensor) -> Tensor:
             one, the mean over its channels.
 
     Returns:
-        [N, MAPS, h, w] for `upsample`.
+        [N, 18, h, w] for `upsample`: 3 x 3 factors, 3 offsets, 3 least and 3 largest values.
     """
     factors, mean = _regression(guide, painting, spread)
     factors = _mean(factors, _SMOOTH) * _GAIN
@@ -180,7 +178,7 @@ def upsample(maps: Tensor, guide: Tensor, start: int, height: int) -> Tensor:
     """The painting at full size, some rows of it.
 
     Args:
-        maps: of `fit` [N, MAPS, h, w].
+        maps: of `fit` [N, 18, h, w].
         guide: rows from `start` on of the full-size guide, [N, 3, n, W] float32.
         start: the first of them.
         height: of the whole guide.

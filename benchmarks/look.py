@@ -175,6 +175,7 @@ def save_crops(path: Path, images: list[Tensor], crop: tuple[slice, slice]) -> N
     picture.resize(size, Image.Resampling.NEAREST).save(path)
 
 
+@torch.no_grad()
 def main() -> None:
     """Print the tables; draw the crops."""
     parser = argparse.ArgumentParser(
@@ -196,7 +197,6 @@ def main() -> None:
         help="crops: photo, full-size painting, and every row of the table",
     )
     args = parser.parse_args()
-    torch.set_grad_enabled(False)
     _common.print_header()
     rows: list[tuple[object, ...]] = []
     for text in args.photos:

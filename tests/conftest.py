@@ -19,6 +19,8 @@ def seeded():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    yield
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
 
 @pytest.fixture(scope="session")

@@ -498,7 +498,9 @@ def test_a_4k_picture_in_little_memory(host, client, shared):
     graph = Graph()
     image = graph("LoadImage", image="4k.png")
     nodes = graph.save(
-        graph.apply(graph.load("real-shinkai.safetensors"), image, memory_limit_gb=1.9)
+        graph.apply(
+            graph.load("real-shinkai.safetensors"), image, painting_size=0, memory_limit_gb=1.9
+        )
     )
     peak = [0]
     done = threading.Event()
