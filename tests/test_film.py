@@ -22,6 +22,7 @@ from animebg_core.files.video.output import film_output  # noqa: E402
 from animebg_core.files.video.reading import Film  # noqa: E402
 from animebg_core.files.video.writing import Trim  # noqa: E402
 from animebg_core.film import film as film_module  # noqa: E402
+from animebg_core.film import frames as frames_module  # noqa: E402
 from animebg_core.film.film import paint_film  # noqa: E402
 from animebg_core.film.looks import burst  # noqa: E402
 from animebg_core.film.motion import _Shift, find_motion, shift  # noqa: E402
@@ -322,7 +323,7 @@ def test_a_full_disk_keeps_what_is_finished(paint, monkeypatch):
     monkeypatch.setattr("animebg_core.film.work.SEGMENT", 4)
     frames = pan(10)
     whole = paint(frames, "whole.mkv")
-    add, count = film_module.SegmentFile.add, 0
+    add, count = frames_module.SegmentFile.add, 0
 
     def full(self, pixels):
         nonlocal count
@@ -331,7 +332,7 @@ def test_a_full_disk_keeps_what_is_finished(paint, monkeypatch):
             raise OSError(28, "No space left on device")
         add(self, pixels)
 
-    monkeypatch.setattr(film_module.SegmentFile, "add", full)
+    monkeypatch.setattr(frames_module.SegmentFile, "add", full)
     with pytest.raises(OSError, match="No space left"):
         paint(frames, "again.mkv")
     kept = []

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,21 +21,20 @@ from ..errors import OptionError, VideoError
 from ..files.video.containers import FilmSource
 from ..files.video.output import FilmOutput
 from ..files.video.reading import Clip
-from ..files.video.segments import SegmentFile
 from ..files.video.writing import Trim
 from ..files.whole import whole_file
 from ..painter import Painter
 from ..pipeline import plan_size
-from .looks import Looks, film_frames, mask_at, with_exposure, without_exposure
+from .frames import Frames
+from .looks import Looks
 from .motion import find_motion
 from .shots import LEAST_GAIN
-from .steady import REACH, Painted, steadied
+from .steady import REACH
 from .work import FilmPlan, Work, film_identity, make_plan
 
 DEFAULT_STEADINESS = 1.0
 _KEYS = 6  # frames that stand for a shot, at most
 _KEY_PIXELS = 8_000_000  # of all of them together: they go through the network side by side
-_AHEAD = 3  # frames decoded before they are needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,28 +100,47 @@ def paint_film(
         VideoError: the clip cannot be read, or there is no room for the result.
         OSError: a file cannot be written: the disk is full, for one.
     """
-    if not 0 <= steadiness <= 1:
-        raise OptionError(f"steadiness goes from 0 to 1, got {steadiness}")
-    tell = report or _silent
-    return _Run(clip, output, painter, steadiness, trim, tell, source).go(folder)
+    run = FilmRun(
+        clip,
+        output,
+        painter,
+        source=source,
+        steadiness=steadiness,
+        trim=trim,
+        folder=folder,
+        report=report,
+    )
+    notes = run.begin()
+    run.paint(run.missing())
+    return [*clip.notes, *notes, *run.join()]
 
 
-class _Run:
-    """One call of `paint_film`."""
+class FilmRun:
+    """The painting of a film in steps, each of which another process may take.
+
+    One begins. Then any, on this machine or on others that see the same files, resume it, and each
+    gathers some shots and paints some segments. When none is missing, one joins them. What is
+    made does not depend on who makes it: all go by the plan, the statistics and the memory that
+    lie in the film's folder.
+    """
 
     def __init__(
         self,
         clip: Clip,
         output: FilmOutput,
         painter: Painter,
-        steadiness: float,
-        trim: Trim,
-        report: Report,
+        *,
         source: FilmSource | None,
+        steadiness: float = DEFAULT_STEADINESS,
+        trim: Trim = Trim(),  # noqa: B008 - frozen
+        folder: Path | None = None,
+        report: Report | None = None,
     ) -> None:
+        """See `paint_film`."""
+        if not 0 <= steadiness <= 1:
+            raise OptionError(f"steadiness goes from 0 to 1, got {steadiness}")
         self._clip, self._output, self._source = clip, output, source
-        self._trim, self._report = trim, report
-        # Mixed in at the end, so that a neighbour's photo never comes into a frame.
+        self._trim, self._report, self._folder = trim, report or _silent, folder
         self._strength = painter.strength
         self._painter = dataclasses.replace(painter, strength=1.0)
         self._steadiness = steadiness if painter.strength > 0 else 0.0
@@ -137,34 +154,96 @@ class _Run:
         )
         self._kept = 0
         self._done = 0
-        self._total = 0
 
-    def go(self, folder: Path | None) -> list[str]:
-        """See `paint_film`."""
+    def begin(self) -> list[str]:
+        """Find again what a run before has left, or read the film and plan it.
+
+        Returns:
+            What is to be told, a line each.
+
+        Raises:
+            VideoError: the clip cannot be read, or there is no room for the result.
+            OSError: a file cannot be written.
+        """
         notes: list[str] = []
-        work = Work(self._output.target, self._identity, folder)
+        self._work = work = Work(self._output.target, self._identity, self._folder)
         if work.replaced:
             notes.append("what another run had begun with other options is begun anew")
         plan = work.load_plan()
         if plan is None:
             plan = self._make_plan(work)
-        self._total = len(plan)
-        painter = self._same_memory(work)
-        missing = work.missing(len(plan.segments))
+        self._plan = plan
+        self._same_memory()
+        missing = self.missing()
         self._kept = self._done = sum(
             len(frames) for k, frames in enumerate(plan.segments) if k not in missing
         )
         self._check_room(work, plan, missing)
         if self._steadiness and self._motion.note and missing:
             notes.append(self._motion.note)
-        if missing:
-            self._paint(work, plan, missing, painter)
-        segments = [work.segment(number) for number in range(len(plan.segments))]
-        notes += self._output.join(
-            segments,
+        return notes
+
+    def resume(self) -> None:
+        """Take part in what another process has begun.
+
+        Raises:
+            VideoError: it would paint otherwise here, or is no longer there.
+        """
+        self._work = Work(self._output.target, self._identity, self._folder, alone=False)
+        plan = self._work.load_plan()
+        if plan is None:
+            raise VideoError("it was begun, and is gone: does another run paint the same film?")
+        self._plan = plan
+        self._same_memory()
+
+    @property
+    def frames(self) -> int:
+        """How many the film has."""
+        return len(self._plan)
+
+    def missing(self) -> list[int]:
+        """The numbers of the segments that are still to be painted."""
+        return self._work.missing(len(self._plan.segments))
+
+    def shots(self) -> list[int]:
+        """The numbers of the shots whose statistics the missing segments wait for."""
+        if self._strength == 0:
+            return []
+        reach = REACH if self._steadiness else 0
+        wanted: set[int] = set()
+        for segment in self.missing():
+            frames = self._plan.segments[segment]
+            for index in range(max(0, frames.start - reach), min(self.frames, frames.stop + reach)):
+                number, shot = self._plan.shot_of(index)
+                if shot.exposure(index)[0] >= LEAST_GAIN:
+                    wanted.add(number)
+        return [number for number in sorted(wanted) if not self._work.has_statistics(number)]
+
+    def gather(self, shots: Sequence[int]) -> None:
+        """Gather the statistics of shots, numbers in rising order, and keep them.
+
+        Raises:
+            As `paint`.
+        """
+        with closing(Looks(self._clip, self._plan, self._work, self._painter, self._tell)) as looks:
+            for number in shots:
+                looks.statistics(number)
+
+    def join(self) -> list[str]:
+        """Make the film of its segments, none of which is missing.
+
+        Returns:
+            What is not kept, a line each.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        plan, work = self._plan, self._work
+        notes = self._output.join(
+            [work.segment(number) for number in range(len(plan.segments))],
             self._source,
             # With the segments, unless those may be on another disk.
-            folder=work.folder if folder is None else self._output.target.parent,
+            folder=work.folder if self._folder is None else self._output.target.parent,
             times=plan.times.tolist(),
             last=self._clip.last_ticks,
             time_base=self._clip.shape.time_base,
@@ -172,7 +251,7 @@ class _Run:
             progress=lambda done, total: self._report(Progress("joining", done, total)),
         )
         work.remove()
-        return [*self._clip.notes, *notes]
+        return notes
 
     def _make_plan(self, work: Work) -> FilmPlan:
         seen = 0
@@ -188,13 +267,13 @@ class _Run:
         work.save_plan(plan)
         return plan
 
-    def _same_memory(self, work: Work) -> Painter:
-        """The painter, held to the memory that the first run chose its plan by.
+    def _same_memory(self) -> None:
+        """Hold the painter to the memory that the first run chose its plan by.
 
         Another plan of strips may differ in the last bit.
         """
         shape = self._clip.shape
-        path = work.folder / "memory.txt"
+        path = self._work.folder / "memory.txt"
         if not path.is_file():
             free = self._painter.memory_limit or self._painter.memory.free()
             chosen = plan_run(
@@ -207,7 +286,8 @@ class _Run:
             )
             with whole_file(path) as file:
                 file.write(str(chosen.peak_bytes).encode())
-        return dataclasses.replace(self._painter, memory_limit=int(path.read_text("ascii")))
+        limit = int(path.read_text("ascii"))
+        self._painter = dataclasses.replace(self._painter, memory_limit=limit)
 
     def _check_room(self, work: Work, plan: FilmPlan, missing: list[int]) -> None:
         """Refuse what would fill the disk: the missing segments, and all of them once more."""
@@ -223,108 +303,31 @@ class _Run:
             )
         self._report(Progress("painting", self._kept, len(plan), self._kept, needed))
 
-    # --- painting ---
+    def paint(self, missing: Sequence[int]) -> None:
+        """Paint segments, numbers in rising order; each is there as soon as it is whole.
 
-    def _paint(self, work: Work, plan: FilmPlan, missing: list[int], painter: Painter) -> None:
-        """Paint the missing segments; meanwhile frames are decoded, and others encoded."""
-        segment: SegmentFile | None = None
-        pending: list[Future[None]] = []
-        with (
-            closing(Looks(self._clip, plan, work, painter, self._tell)) as looks,
-            ThreadPoolExecutor(1) as writer,
-        ):
-            try:
-                for numbers in _runs(missing):
-                    frames = range(plan.segments[numbers[0]].start, plan.segments[numbers[-1]].stop)
-                    for index, pixels in self._finished(plan, frames, looks):
-                        number, own = plan.segment_of(index)
-                        if segment is None:
-                            segment = SegmentFile(work.segment(number), self._output.encoding)
-                        pending.append(writer.submit(segment.add, pixels))
-                        if index + 1 == own.stop:
-                            pending.append(writer.submit(segment.finish))
-                            segment = None
-                        while len(pending) > _AHEAD:
-                            pending.pop(0).result()
-                        self._done += 1
-                        self._report(
-                            Progress("painting", self._done, len(plan), self._kept, 0, pixels)
-                        )
-                while pending:
-                    pending.pop(0).result()
-            except BaseException:
-                for future in pending:
-                    future.cancel()
-                if segment is not None:
-                    writer.submit(segment.abort)
-                raise
+        Raises:
+            VideoError: the clip is no longer what it was.
+            MemoryBudgetError: a frame does not fit the memory.
+            OSError: a segment cannot be written.
+        """
+        Frames(
+            self._clip,
+            self._plan,
+            self._work,
+            self._painter,
+            strength=self._strength,
+            steadiness=self._steadiness,
+            motion=self._motion,
+            encoding=self._output.encoding,
+            tell=self._tell,
+            finished=self._finished,
+        ).paint(missing)
 
     def _tell(self, share: float) -> None:
         """A part of a frame has been computed."""
-        self._report(Progress("painting", self._done + min(share, 0.99), self._total, self._kept))
+        self._report(Progress("painting", self._done + min(share, 0.99), self.frames, self._kept))
 
-    def _finished(
-        self, plan: FilmPlan, frames: range, looks: Looks
-    ) -> Iterator[tuple[int, NDArray[np.uint16]]]:
-        """Frames `frames` as they are to be encoded, [H, W, 3 or 4]."""
-        given: dict[int, NDArray[np.uint16]] = {}
-        reach = REACH if self._steadiness else 0
-        needed = range(max(0, frames.start - reach), min(len(plan), frames.stop + reach))
-
-        def painted() -> Generator[Painted]:
-            with closing(film_frames(self._clip, plan, needed)) as decoded:
-                for index, pixels in decoded:
-                    given[index] = pixels
-                    yield self._painted(plan, index, pixels, looks)
-
-        with closing(painted()) as source:
-            for frame, mean in steadied(source, self._motion, self._steadiness):
-                pixels = given.pop(frame.index)
-                if frame.index in frames:
-                    yield frame.index, self._composed(plan, frame, mean, pixels)
-
-    def _painted(
-        self, plan: FilmPlan, index: int, pixels: NDArray[np.uint16], looks: Looks
-    ) -> Painted:
-        number, shot = plan.shot_of(index)
-        gain, offset = shot.exposure(index)
-        photo = np.ascontiguousarray(pixels[..., :3])
-        if self._strength == 0 or gain < LEAST_GAIN:
-            return Painted(index, number, photo, photo, alone=True)
-        scene = without_exposure(photo, gain, offset)
-        return Painted(index, number, scene, looks.paint(number, scene))
-
-    def _composed(
-        self,
-        plan: FilmPlan,
-        frame: Painted,
-        mean: NDArray[np.float32],
-        pixels: NDArray[np.uint16],
-    ) -> NDArray[np.uint16]:
-        """The frame with its exposure again, mixed with the photo by strength and mask."""
-        if frame.alone:
-            return pixels
-        _, shot = plan.shot_of(frame.index)
-        mean = with_exposure(mean, *shot.exposure(frame.index))
-        if self._strength < 1:
-            photo = pixels[..., :3] * np.float32(1 / 65535)
-            mean = photo + np.float32(self._strength) * (mean - photo)
-        result = pixels.copy()
-        result[..., :3] = np.rint(np.clip(mean * np.float32(65535), 0, 65535))
-        if self._painter.mask is not None:
-            # Kept exactly where the mask is black, whatever the neighbours say.
-            kept = mask_at(self._painter.mask, *result.shape[:2]) == 0
-            result[kept] = pixels[kept]
-        return result
-
-
-def _runs(numbers: list[int]) -> Iterator[list[int]]:
-    """The numbers in runs without a gap."""
-    run: list[int] = []
-    for number in numbers:
-        if run and number != run[-1] + 1:
-            yield run
-            run = []
-        run.append(number)
-    if run:
-        yield run
+    def _finished(self, pixels: NDArray[np.uint16]) -> None:
+        self._done += 1
+        self._report(Progress("painting", self._done, self.frames, self._kept, 0, pixels))

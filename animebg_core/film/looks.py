@@ -58,7 +58,7 @@ class Looks:
     def paint(self, shot: int, scene: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """A frame of a shot, its exposure taken out, painted: [H, W, 3]."""
         if shot != self._shot:
-            self._statistics, self._shot = self._of(shot), shot
+            self._statistics, self._shot = self.statistics(shot), shot
         painting = self._painter.paint(
             scene,
             statistics=self._statistics,
@@ -70,7 +70,8 @@ class Looks:
                 return own  # no key frame shows what this one does
         return painting
 
-    def _of(self, number: int) -> Statistics:
+    def statistics(self, number: int) -> Statistics:
+        """Those of a shot, gathered if they have not been yet; shots come in rising order."""
         found = self._work.load_statistics(number)
         if found is None:
             scenes = [_small(scene, self._painter) for scene in self._key_frames(number)]

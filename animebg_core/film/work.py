@@ -117,15 +117,29 @@ def make_plan(clip: Clip, trim: Trim, *, keys: int, step: Any = None) -> FilmPla
 class Work:
     """The folder, made or found again."""
 
-    def __init__(self, target: Path, identity: dict[str, Any], parent: Path | None = None) -> None:
+    def __init__(
+        self,
+        target: Path,
+        identity: dict[str, Any],
+        parent: Path | None = None,
+        *,
+        alone: bool = True,
+    ) -> None:
         """Args:
-        identity: all that decides what the frames are, as JSON can hold it.
-        parent: where it is to lie; None: beside the output.
+            identity: all that decides what the frames are, as JSON can hold it.
+            parent: where it is to lie; None: beside the output.
+            alone: nobody else is at work here. False leaves everything as others have begun it.
+
+        Raises:
+            VideoError: not alone, and the others would paint something else.
         """
         name = f".{target.name.replace('%', '_')}.animebg"
         self.folder = (parent or target.parent) / name
         self.identity = {"version": _VERSION, **identity}
         self.replaced = False
+        if not alone:
+            self._check_same()
+            return
         if self.folder.is_dir():
             for part in self.folder.glob("*.part"):
                 part.unlink(missing_ok=True)  # of a run that was killed
@@ -133,6 +147,21 @@ class Work:
                 shutil.rmtree(self.folder)
                 self.replaced = True
         self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _check_same(self) -> None:
+        found = self._found_identity()
+        if found == self.identity:
+            return
+        if not isinstance(found, dict):
+            raise VideoError(
+                f"{self.folder} is not to be seen here: all machines need the same disk"
+            )
+        theirs = cast(dict[str, Any], found)
+        other = ", ".join(k for k, own in self.identity.items() if theirs.get(k) != own)
+        raise VideoError(
+            f"it would be painted otherwise here than where it was begun ({other} differs): all"
+            " machines need the same version, device and packages"
+        )
 
     def _found_identity(self) -> object:
         try:
@@ -177,6 +206,10 @@ class Work:
         """Those of a shot, if they have been gathered."""
         path = self._statistics(shot)
         return Statistics.load(path) if path.is_file() else None
+
+    def has_statistics(self, shot: int) -> bool:
+        """Those of a shot have been gathered."""
+        return self._statistics(shot).is_file()
 
     def save_statistics(self, shot: int, statistics: Statistics) -> None:
         """Keep those of a shot: on another machine they might differ in the last bit."""
