@@ -8,7 +8,8 @@ keep out what that form is known for:
 - grain: what a guide shows within one pixel of the small size has no counterpart in the painting,
   and counts as noise in the guide (as in Wiener's filter), so that noise and fine texture do not
   come through, and edges do;
-- false colours: what the fit leaves over is smoothed, enlarged and added;
+- false colours: what the fit leaves over is enlarged and added, along edges mostly smoothed, since
+  it would show the small pixels there; so where the guide is flat, the painting is as painted;
 - halos: no pixel leaves the range that the painting has around it.
 
 Only the coefficients have neighbours. At the full size every pixel stands alone, so that strips of
@@ -35,7 +36,9 @@ _EPSILON = 1e-4  # a variance below which a guide is flat: 1% of the range, squa
 _NOISE = 2.0
 # What is lost of an edge's height where the painting's lies beside the guide's: 1 leaves edges
 # softer than a painting's own. What it adds too much, the range takes away.
-_GAIN = 1.5
+_GAIN = 2.25
+_EDGE = 4e-4  # the variance of the guide within 3 x 3 pixels at which a place is half an edge
+_SMOOTHED = 0.3  # how much of what is left over is smoothed at an edge
 
 
 def check_painting_size(size: int) -> None:
@@ -109,10 +112,12 @@ def fit(guide: Tensor, painting: Tensor, spread: Tensor) -> Tensor:
         [N, 18, h, w] for `upsample`: 3 x 3 factors, 3 offsets, 3 least and 3 largest values.
     """
     factors, mean = _regression(guide, painting, spread)
-    factors = _mean(factors, _SMOOTH) * _GAIN
+    variance = (_mean(guide.square(), 1) - _mean(guide, 1).square()).mean(1, keepdim=True)
+    edge = variance.clamp_min_(0).div_(variance + _EDGE)
+    factors = _mean(factors, _SMOOTH) * (_GAIN * edge)
     offsets = _mean(mean, _SMOOTH)
     leftover = painting - offsets - _product(factors, guide)
-    offsets = offsets + _mean(leftover, _SMOOTH)
+    offsets = offsets + leftover.lerp(_mean(leftover, _SMOOTH), _SMOOTHED * edge)
     return torch.cat([factors, offsets, -_largest(-painting), _largest(painting)], 1)
 
 
