@@ -21,6 +21,10 @@ class VideoError(AnimeBGError, ValueError):
     """A clip that cannot be read, painted or written."""
 
 
+class TrainingError(AnimeBGError):
+    """Pictures that no style can be learned from, or a training that cannot go on."""
+
+
 class MaskError(AnimeBGError, ValueError):
     """A mask that does not fit its image."""
 

@@ -10,10 +10,10 @@ from PIL import Image
 from safetensors import safe_open
 
 from animebg_core import LITE_STYLES, STYLES, load_generator, stylize
+from animebg_core.training.data import to_input, with_islands
+from animebg_core.training.losses import normed_maps
+from animebg_core.training.network import run_maps
 from training import evaluate
-from training.data import to_input, with_islands
-from training.distill import normed_maps
-from training.network import run_maps
 
 DATA = Path(__file__).resolve().parent / "data"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"

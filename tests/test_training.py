@@ -15,8 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from animebg_core import STYLES, load_generator, stylize
-from training import data, distill, evaluate, gather, optimizer, teach
-from training.network import run_maps
+from animebg_core.training import data, optimizer
+from animebg_core.training.network import run_maps
+from training import distill, evaluate, gather, teach
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def run(photos, *options, widths=(0, 4, 8, 8, 2)):
 
 def test_variants_are_the_same_from_the_same_seed(photos):
     """Training pictures only; half of them in another tone."""
-    paths = data.photos(photos, "train")
+    paths = gather.photos(photos, "train")
     found = data.variants(paths, 40, seed=1)
     assert found == data.variants(paths, 40, seed=1)
     assert found != data.variants(paths, 40, seed=2)
@@ -79,7 +80,7 @@ def test_variants_are_the_same_from_the_same_seed(photos):
 
 
 def test_tones(photos):
-    rgb = data.cut(data.variants(data.photos(photos, "train"), 1, seed=1)[0])
+    rgb = data.cut(data.variants(gather.photos(photos, "train"), 1, seed=1)[0])
     neutral = data.Tone(gamma=1.0, gains=(1.0, 1.0, 1.0), saturation=1.0)
     np.testing.assert_array_equal(data.with_tone(rgb, neutral), rgb)
     warm = data.with_tone(rgb, data.Tone(gamma=0.8, gains=(1.1, 1.0, 0.9), saturation=0.0))
@@ -372,7 +373,7 @@ def test_photographs_are_gathered_from_clones(tmp_path):
     gather.gather([row], tmp_path / "clones", tmp_path / "photos")
     with Image.open(tmp_path / "photos" / "pictures-a.jpg") as made:
         assert max(made.size) == gather.LONGEST
-    assert data.photos(tmp_path / "photos", "train") == [tmp_path / "photos" / "pictures-a.jpg"]
+    assert gather.photos(tmp_path / "photos", "train") == [tmp_path / "photos" / "pictures-a.jpg"]
     with pytest.raises(SystemExit, match="has no a b.png of commit 000"):
         gather.gather([row | {"blob": "0" * 40}], tmp_path / "clones", tmp_path / "other")
 

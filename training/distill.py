@@ -17,7 +17,7 @@ import math
 import random
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from animebg_core import STYLES
-from animebg_core.files.whole import whole_file
+from animebg_core.files.whole import part_file, whole_file
 from animebg_core.network.checkpoint import published_names
-from animebg_core.network.design import NORM_EPS, Stage, lite_table, stage_table
+from animebg_core.network.design import Stage, lite_table, stage_table
+from animebg_core.training.data import to_input
+from animebg_core.training.loop import Progress, Training, read_state
+from animebg_core.training.losses import far_loss, felt_picture, picture_loss, spike_loss
+from animebg_core.training.network import levelled, run_maps
 
-from .data import photos, to_input
 from .evaluate import Published
-from .network import run_maps
-from .optimizer import RelativeMuon
+from .gather import photos
 from .teach import DEPTHS, DIRECTIONS, STYLE_KEYS, Lessons, style_of
-
-FAR = 2.2  # before tanh: 3 levels of 255 from black or white
-# Deviations of a normed map. The published networks reach 12 to 20 in their blocks on photographs;
-# a small one does without.
-SPIKE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,126 +121,36 @@ def rate_at(step: int, options: Options) -> float:
     return rate * min(1.0, (1 - step / options.steps) / 0.6)
 
 
-def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
-    """Distance of two pictures: pixels at five sizes, each half the one before, gradients at two.
-
-    The small sizes weigh the tone of whole regions, which is most of what a small network gets
-    wrong; the root of the mean square, not a mean of absolutes, so that regions far off count most.
-    """
-    loss = made.new_zeros(())
-    for level in range(5):
-        if level:
-            made, wanted = F.avg_pool2d(made, 2), F.avg_pool2d(wanted, 2)
-        error = made - wanted
-        loss = loss + (error.square().mean() + 1e-5).sqrt() * (2.0 if level == 0 else 0.5)
-        for axis in (2, 3) if level < 2 else ():
-            loss = loss + 0.5 * error.diff(dim=axis).abs().mean()
-    return loss
-
-
-def spike_loss(stages: tuple[Stage, ...], maps: Mapping[str, Tensor], photo: Tensor) -> Tensor:
-    """Mean square of what the normed maps exceed `SPIKE` deviations by, summed over the stages.
-
-    A spike in one small place steers the norm of the whole map, and a network that has learned to
-    make one leaves it in the picture as a spot (Karras et al., "Analyzing and Improving the Image
-    Quality of StyleGAN", CVPR 2020, on droplets). Below 1 for each stage, since a map of N pixels
-    has none beyond the root of N. Where the photograph [1, 3, H, W] has its own, such as a small
-    moon in a dark sky, maps may have as high ones.
-    """
-    limit = max(SPIKE, float(normed(photo).abs().max()))
-    total = torch.zeros((), device=photo.device)
-    for made in normed_maps(stages, maps):
-        total = total + F.softshrink(made, limit).square().mean()
-    return total
-
-
-def normed_maps(stages: tuple[Stage, ...], maps: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """What each norm of the table makes, in float32, before its scale and shift."""
-    for stage in stages:
-        if stage.norm:
-            yield normed(maps[f"{stage.name}.{len(stage.convs) - 1}"].float())
-
-
-def normed(x: Tensor) -> Tensor:
-    """[1, C, H, W] with mean 0 and deviation 1 in each channel."""
-    return F.batch_norm(x, None, None, training=True, eps=NORM_EPS)
-
-
-def levelled(stages: tuple[Stage, ...], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same network, with weights whose sums float16 can hold.
-
-    The norm of a stage undoes any scale of its convolutions, and steps in proportion to a weight's
-    size let it grow a thousandfold. Here each weight is given the size it would begin with.
-    """
-    found = dict(tensors)
-    for stage in stages:
-        scale = 1.0
-        for index, conv in enumerate(stage.convs if stage.norm else ()):
-            name = f"{stage.name}.{index}"
-            weight = tensors[f"{name}.weight"]
-            terms = weight.shape[0 if conv.transposed else 1] * conv.kernel**2
-            factor = float((weight.square().mean() * terms).rsqrt())
-            scale *= factor
-            found[f"{name}.weight"] = weight * factor
-            found[f"{name}.bias"] = tensors[f"{name}.bias"] * scale
-    return found
-
-
-class Run:
-    """A network in training, or four that share one, and everything that a resumed run needs."""
+class Run(Training):
+    """A network in training, or four that share one."""
 
     def __init__(self, args: argparse.Namespace, options: Options) -> None:
         self.options = options
-        self.device = torch.device(args.device)
-        self.folder: Path = args.state
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.lessons = Lessons(args.lessons)
         self.stages = options.widths.stages
         self.matched = matched_stages(self.stages)
         self.published = Published(args.teachers, args.published)
         self.held_out = photos(args.photos, "holdout")[:: args.every]
-        self.step = 0
-        self.history: list[dict[str, Any]] = []
-        self._begin(args.start)
-
-    def _begin(self, start: Path | None) -> None:
-        latest = self.folder / "state.pt"
-        found: dict[str, Any] | None = None
-        if latest.exists():
-            loaded: dict[str, Any] = torch.load(latest, map_location=self.device)
-            found = loaded
-            self._check_options(loaded["options"])
-            values, self.average = loaded["values"], loaded["average"]
-        elif start:
-            values = self._started(start)
-            self.average = {name: value.clone() for name, value in values.items()}
-        else:
-            values = self._new()
-            self.average = {name: value.clone() for name, value in values.items()}
-        self.values = {name: value.clone().requires_grad_() for name, value in values.items()}
-        matrices = [
-            value
-            for name, value in self.values.items()
-            if value.dim() == 4 and not name.split(":")[-1].startswith("output")
-        ]
-        known = {id(value) for value in matrices}
-        rest = [value for value in self.values.values() if id(value) not in known]
-        self.muon = RelativeMuon(matrices)
-        self.adam = torch.optim.Adam(rest, betas=(0.9, 0.99))
+        device, folder, start = torch.device(args.device), args.state, args.start
+        found = read_state(folder, device)
         if found:
-            self.muon.load_state_dict(found["muon"])
-            self.adam.load_state_dict(found["adam"])
-            self.step, self.history = found["step"], found["history"]
+            self._check_options(folder, found["options"])
+            values = found["values"]
+        else:
+            values = self._started(start, device) if start else self._new(device)
+        super().__init__(folder, values, device=device)
+        if found:
+            self.take(found)
 
-    def _check_options(self, before: dict[str, Any]) -> None:
+    def _check_options(self, folder: Path, before: dict[str, Any]) -> None:
         """A run goes on as it began, but for the number of steps."""
         now = asdict(self.options)
         other = [name for name in now if name != "steps" and before.get(name) != now[name]]
         if other:
             was = ", ".join(f"{name} {before.get(name)}, not {now[name]}" for name in other)
-            raise SystemExit(f"{self.folder} holds a run of {was}: name another --state")
+            raise SystemExit(f"{folder} holds a run of {was}: name another --state")
 
-    def _new(self) -> dict[str, Tensor]:
+    def _new(self, device: torch.device) -> dict[str, Tensor]:
         torch.manual_seed(self.options.seed)
         values: dict[str, Tensor] = {}
         for name, value in fresh_tensors(self.options.widths).items():
@@ -256,16 +163,16 @@ class Run:
             for style in self.options.styles:
                 values[f"{style}:reads.{depth}.weight"] = weight.clone()
                 values[f"{style}:reads.{depth}.bias"] = torch.zeros(DIRECTIONS)
-        return {name: value.to(self.device) for name, value in values.items()}
+        return {name: value.to(device) for name, value in values.items()}
 
-    def _started(self, start: Path) -> dict[str, Tensor]:
+    def _started(self, start: Path, device: torch.device) -> dict[str, Tensor]:
         """What another run ended with, or the network in a file that `export` wrote."""
         if start.suffix != ".safetensors":
-            return self._own(torch.load(start, map_location=self.device)["average"])
+            return self._own(torch.load(start, map_location=device)["average"])
         (style,) = self.options.styles  # a file is one style's
-        tensors = load_file(start, device=str(self.device))
+        tensors = load_file(start, device=str(device))
         own = {n if is_shared(n) else f"{style}:{n}": t.float() for n, t in tensors.items()}
-        fresh = self._new()
+        fresh = self._new(device)
         if {n: t.shape for n, t in (fresh | own).items()} != {n: t.shape for n, t in fresh.items()}:
             raise SystemExit(f"{start} is a network of other widths: see --widths")
         return fresh | own
@@ -286,22 +193,15 @@ class Run:
             if ":" not in name or name.startswith(f"{style}:")
         }
 
+    def state(self) -> dict[str, Any]:
+        """See `Training`."""
+        return super().state() | {"options": asdict(self.options)}
+
     def save(self) -> None:
-        """Write the state; a half-written one is never seen under its name."""
-        with whole_file(self.folder / "state.pt") as file:
-            torch.save(
-                {
-                    "values": {name: value.detach() for name, value in self.values.items()},
-                    "average": self.average,
-                    "muon": self.muon.state_dict(),
-                    "adam": self.adam.state_dict(),
-                    "step": self.step,
-                    "history": self.history,
-                    "options": asdict(self.options),
-                },
-                file,
-            )
-        (self.folder / "history.json").write_text(json.dumps(self.history, indent=1))
+        """The state, and the history as a table that others read."""
+        super().save()
+        with whole_file(self.folder / "history.json") as file:
+            file.write(json.dumps(self.history, indent=1).encode())
 
     def choose(self, step: int) -> int:
         """The lesson of a step: any that is there, of this run's styles; waits for the first."""
@@ -344,37 +244,14 @@ class Run:
             photo, picture = photo.flip(3)[..., 3:-1], picture.flip(3)[..., 3:-1]
             carried = carried.flip(3)[..., :-1]
         maps = run_maps(self.stages, network, photo)
-        # Where tanh is level no error would be felt, and dark areas would stay black holes: in the
-        # backward pass alone its slope is 0.1 at least.
-        raw = maps["output.0"].float()
-        painted = maps["output"] + 0.1 * (raw - raw.detach())
-        pictures = picture_loss(painted, picture)
-        # And what is far beyond black or white is drawn back.
-        far = (raw.abs() - FAR).clamp_min(0).square().mean()
+        pictures = picture_loss(felt_picture(maps), picture)
         spikes = spike_loss(self.stages, maps, photo)
-        loss = pictures + 0.05 * far + spikes
+        loss = pictures + 0.05 * far_loss(maps) + spikes
         matched = torch.zeros(())
         if self.options.maps:
             matched = self.map_loss(maps, network, carried)
             loss = loss + self.options.maps * matched
-        loss.backward()
-        moved = [value for value in self.values.values() if value.grad is not None]
-        torch.nn.utils.clip_grad_norm_(moved, 1.0)
-        self.muon.step(rate)
-        for group in self.adam.param_groups:
-            group["lr"] = rate * 0.3
-        self.adam.step()
-        for value in self.values.values():
-            value.grad = None
-        keep = min(0.996, (4 + self.step) / (8 + self.step))
-        with torch.no_grad():
-            names = list(self.average)
-            torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-                [self.average[name] for name in names],
-                [self.values[name] for name in names],
-                1 - keep,
-            )
-        self.step += 1
+        self.learn(loss, rate)
         return float(pictures.detach()), float(matched.detach()), float(spikes.detach())
 
     @torch.no_grad()
@@ -391,36 +268,31 @@ class Run:
             total += float(-10 * error.square().mean().log10())
         return total / len(self.held_out)
 
+    def look(self) -> dict[str, float]:
+        """Decibels of each style on held-out photographs."""
+        return {style: self.held_out_psnr(style) for style in self.options.styles}
+
     def train(self, *, look_every: int, save_seconds: float) -> None:
         """To the last step, with progress, looks at held-out photographs, and saved states."""
-        began, first, saved = time.monotonic(), self.step, time.monotonic()
-        shown, recent = began, (0.0, 0.0, 0.0)
-        while self.step < self.options.steps:
-            losses = self.train_step()
-            fresh = 1.0 if self.step == first + 1 else 0.01
-            recent = tuple(
-                old + fresh * (new - old) for old, new in zip(recent, losses, strict=True)
-            )
-            now = time.monotonic()
-            if self.step % look_every == 0 or self.step == self.options.steps:
-                found = {style: self.held_out_psnr(style) for style in self.options.styles}
-                self.history.append({"step": self.step, "loss": recent[0], **found})
-                shown_found = ", ".join(f"{style} {value:.2f}" for style, value in found.items())
-                print(f"step {self.step}: held-out dB {shown_found}", flush=True)
-            if now - shown > 20:
-                pace = (now - began) / (self.step - first)
-                left = pace * (self.options.steps - self.step) / 60
+        shown = time.monotonic()
+
+        def tell(now: Progress) -> None:
+            nonlocal shown
+            if now.looked:
+                found = ", ".join(f"{style} {value:.2f}" for style, value in now.looked.items())
+                print(f"step {now.step}: held-out dB {found}", flush=True)
+            if time.monotonic() - shown > 20:
+                shown = time.monotonic()
+                left = now.pace * (self.options.steps - now.step) / 60
+                picture, maps, spikes = now.losses
                 print(
-                    f"{self.step}/{self.options.steps} picture {recent[0]:.4f} "
-                    f"maps {recent[1]:.4f} spikes {recent[2]:.4f}, {self.lessons.count()} lessons, "
-                    f"{pace:.2f} s/step, {left:.0f} min left",
+                    f"{now.step}/{self.options.steps} picture {picture:.4f} "
+                    f"maps {maps:.4f} spikes {spikes:.4f}, {self.lessons.count()} lessons, "
+                    f"{now.pace:.2f} s/step, {left:.0f} min left",
                     flush=True,
                 )
-                shown = now
-            if now - saved > save_seconds:
-                self.save()
-                saved = now
-        self.save()
+
+        self.go(self.options.steps, look_every=look_every, save_seconds=save_seconds, tell=tell)
 
     def export(self, style: str, path: Path) -> None:
         """The averaged network in float16, with its origin in the metadata."""
@@ -441,7 +313,8 @@ class Run:
             "licence": "MIT",
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, path, metadata=metadata)
+        with part_file(path) as part:
+            save_file(tensors, part, metadata=metadata)
 
 
 def commit() -> str:

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from animebg_core import STYLES, Generator, load_generator, stylize
 from animebg_core.files.whole import whole_file
+from animebg_core.training.data import scaled, to_input, to_pixels
+from animebg_core.training.network import run_maps
 
-from .data import photos, scaled, to_input, to_pixels
-from .network import run_maps
+from .gather import photos
 
 
 def psnr(made: np.ndarray, wanted: np.ndarray) -> float:

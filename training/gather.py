@@ -14,6 +14,8 @@ from pathlib import Path
 
 from PIL import Image, ImageCms, ImageOps
 
+from animebg_core.files.whole import whole_file
+
 LIST = Path(__file__).with_name("photos.json")
 LONGEST = 1400  # pixels: more than any training picture or figure needs
 
@@ -46,12 +48,19 @@ def gather(rows: list[dict[str, str]], clones: Path, folder: Path) -> None:
         picture.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
         picture.save(folder / row["file"], quality=95, subsampling=0)
     index = {"photos": [{"file": row["file"], "split": row["split"]} for row in rows]}
-    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    with whole_file(folder / "index.json") as file:
+        file.write(json.dumps(index).encode())
 
 
 def listed() -> list[dict[str, str]]:
     """The rows of `photos.json`: file, split, repository, commit, path and blob."""
     return json.loads(LIST.read_text(encoding="utf-8"))["photos"]
+
+
+def photos(folder: Path, split: str) -> list[Path]:
+    """The photographs of a split ("train" or "holdout") that `index.json` names, in its order."""
+    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    return [folder / row["file"] for row in index["photos"] if row["split"] == split]
 
 
 def main() -> None:

@@ -27,10 +27,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from animebg_core import STYLES, Generator, load_generator
-from animebg_core.files.whole import part_file
+from animebg_core.files.whole import part_file, whole_file
+from animebg_core.training.data import Variant, cut, to_input, to_pixels, variants
+from animebg_core.training.network import run_maps
 
-from .data import Variant, cut, photos, to_input, to_pixels, variants
-from .network import run_maps
+from .gather import photos
 
 # What residual blocks carry, from the first map at quarter size to the last.
 DEPTHS = ("down2", "block2b", "block5b", "block7b")
@@ -139,7 +140,8 @@ class Lessons:
         if any(old != new for old, new in zip(begun, described, strict=False)):
             raise SystemExit(f"{self.folder} holds other lessons: name another --lessons")
         if len(described) > len(begun):
-            path.write_text(json.dumps(described, indent=0), encoding="utf-8")
+            with whole_file(path) as file:
+                file.write(json.dumps(described, indent=0).encode())
 
     def directions(self) -> Directions | None:
         """The directions, once they were found."""

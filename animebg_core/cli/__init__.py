@@ -15,7 +15,7 @@ from .. import __version__
 from ..engine.device import out_of_memory
 from ..engine.kernels.native import instruction_set
 from ..errors import AnimeBGError, MaskError, OptionError, StyleError
-from . import convert, download, export, styles, stylize
+from . import convert, download, export, styles, stylize, train
 from .terminal import messages, orderly_end, results_lost, say
 
 # A new command is a module here: HELP, add_arguments(parser) and run(args), the exit status.
@@ -25,6 +25,7 @@ _COMMANDS = {
     "download": download,
     "convert": convert,
     "export": export,
+    "train": train,
 }
 
 __all__ = ["main"]

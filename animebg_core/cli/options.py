@@ -55,13 +55,13 @@ def add_look_options(parser: argparse.ArgumentParser) -> None:
     text = "whose edges it gets there (default: %(default)s)"
     add("--detail", choices=DETAILS, default=DETAILS[0], help=text)
     text = "0 (the photo's colours, painted lightness) to 1 (default)"
-    add("--colour", type=_share, default=1.0, metavar="F", help=text)
+    add("--colour", type=share, default=1.0, metavar="F", help=text)
 
 
 def add_strength_option(parser: argparse.ArgumentParser) -> None:
     """How much of the painting is mixed in."""
     text = "0 (photo) to 1 (default)"
-    parser.add_argument("--strength", type=_share, default=1.0, metavar="F", help=text)
+    parser.add_argument("--strength", type=share, default=1.0, metavar="F", help=text)
 
 
 def _number(text: str, low: float, high: float, wanted: str) -> float:
@@ -74,7 +74,8 @@ def _number(text: str, low: float, high: float, wanted: str) -> float:
     return value
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
+    """A part of a whole."""
     return _number(text, 0, 1, "0 to 1")
 
 

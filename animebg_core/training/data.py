@@ -1,15 +1,19 @@
-"""Photographs for training: the list, their variants, and their way into a network and out."""
+"""Pictures to train on: their variants, and their way into a network and out."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 
 from __future__ import annotations
 
-import json
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 from torch import Tensor
 
@@ -47,11 +51,7 @@ class Variant:
 # the last ones hold nearly the whole of a photograph, as it is painted later.
 _WINDOWS = (((288, 192), (360, 1000)),) * 3 + (((480, 320), (480, 720)),)
 
-
-def photos(folder: Path, split: str) -> list[Path]:
-    """The photographs of a split ("train" or "holdout") that `index.json` names, in its order."""
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    return [folder / row["file"] for row in index["photos"] if row["split"] == split]
+Reader = Callable[[Path, int], Image.Image]  # a photograph, scaled as `scaled` does
 
 
 def drawn_tone(draw: random.Random) -> Tone:
@@ -107,7 +107,7 @@ def scaled(path: Path, longest: int) -> Image.Image:
     return picture
 
 
-def with_tone(rgb: np.ndarray, tone: Tone) -> np.ndarray:
+def with_tone(rgb: NDArray[np.uint8], tone: Tone) -> NDArray[np.uint8]:
     """uint8 RGB [H, W, 3] in another tone, the same shape and type."""
     light = (rgb / 255) ** tone.gamma * tone.gains
     grey = light.mean(axis=2, keepdims=True)
@@ -115,7 +115,7 @@ def with_tone(rgb: np.ndarray, tone: Tone) -> np.ndarray:
     return np.rint(light.clip(0, 1) * 255).astype(np.uint8)
 
 
-def with_islands(rgb: np.ndarray, seed: int) -> np.ndarray:
+def with_islands(rgb: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     """uint8 RGB [H, W, 3] blurred, but for one to six small ellipses and masts.
 
     They are dark on a light ground, or one time in four light on a dark one. Trees under a wide
@@ -143,7 +143,7 @@ def with_islands(rgb: np.ndarray, seed: int) -> np.ndarray:
     return np.rint(mixed * 255).astype(np.uint8)
 
 
-def with_other(rgb: np.ndarray, other: np.ndarray, seed: int) -> np.ndarray:
+def with_other(rgb: NDArray[np.uint8], other: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     """uint8 RGB [H, W, 3], with another of that shape in its place where a smooth noise is high.
 
     One of ten to nine of ten parts of it, in a few large places or many small ones. A norm sees a
@@ -160,9 +160,9 @@ def with_other(rgb: np.ndarray, other: np.ndarray, seed: int) -> np.ndarray:
     return np.array(Image.composite(Image.fromarray(other), Image.fromarray(rgb), soft))
 
 
-def cut(variant: Variant) -> np.ndarray:
+def cut(variant: Variant, read: Reader = scaled) -> NDArray[np.uint8]:
     """The variant as uint8 RGB [H, W, 3]."""
-    picture = scaled(variant.photo, variant.longest)
+    picture = read(variant.photo, variant.longest)
     longer, shorter = variant.window
     window = (longer, shorter) if picture.width >= picture.height else (shorter, longer)
     short = max(side / has for side, has in zip(window, picture.size, strict=True))
@@ -171,7 +171,7 @@ def cut(variant: Variant) -> np.ndarray:
             max(window[0], round(picture.width * short)),
             max(window[1], round(picture.height * short)),
         )
-        picture = scaled(variant.photo, max(size)).resize(size, Image.Resampling.LANCZOS)
+        picture = read(variant.photo, max(size)).resize(size, Image.Resampling.LANCZOS)
     left = round(variant.place[0] * (picture.width - window[0]))
     top = round(variant.place[1] * (picture.height - window[1]))
     pixels = np.array(picture.crop((left, top, left + window[0], top + window[1])))
@@ -180,18 +180,18 @@ def cut(variant: Variant) -> np.ndarray:
     if variant.islands:
         pixels = with_islands(pixels, variant.islands)
     if variant.other:
-        other = ImageOps.fit(scaled(variant.other, variant.longest), window)
+        other = ImageOps.fit(read(variant.other, variant.longest), window)
         pixels = with_other(pixels, np.asarray(other), variant.places)
     return np.ascontiguousarray(pixels[:, ::-1] if variant.mirrored else pixels)
 
 
-def to_input(rgb: np.ndarray) -> Tensor:
+def to_input(rgb: NDArray[np.uint8]) -> Tensor:
     """uint8 RGB [H, W, 3] as the network's input: [1, 3, H, W] BGR in [-1, 1]."""
     bgr = torch.from_numpy(np.ascontiguousarray(rgb[:, :, ::-1]))
     return bgr.permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def to_pixels(picture: Tensor) -> np.ndarray:
+def to_pixels(picture: Tensor) -> NDArray[np.uint8]:
     """A network's output [1, 3, H, W], BGR in [-1, 1], as uint8 RGB [H, W, 3]."""
     rgb = picture.detach()[0].flip(0).permute(1, 2, 0)
     return ((rgb.float().clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()

@@ -4,6 +4,9 @@
 strip; the convolutions run in `dtype`, channels-last, and every statistic in float32.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animebg_core.network.design import NORM_EPS, Conv, Stage
+from ..network.design import NORM_EPS, Conv, Stage
 
 
 def convolve(x: Tensor, conv: Conv, weight: Tensor, bias: Tensor) -> Tensor:
@@ -63,3 +66,23 @@ def run_maps(
     if "output" in maps:  # `stages` may be the table's beginning only
         maps["output"] = torch.tanh(maps["output"].float())
     return maps
+
+
+def levelled(stages: tuple[Stage, ...], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same network, with weights whose sums float16 can hold.
+
+    The norm of a stage undoes any scale of its convolutions, and steps in proportion to a weight's
+    size let it grow a thousandfold. Here each weight is given the size it would begin with.
+    """
+    found = dict(tensors)
+    for stage in stages:
+        scale = 1.0
+        for index, conv in enumerate(stage.convs if stage.norm else ()):
+            name = f"{stage.name}.{index}"
+            weight = tensors[f"{name}.weight"]
+            terms = weight.shape[0 if conv.transposed else 1] * conv.kernel**2
+            factor = float((weight.square().mean() * terms).rsqrt())
+            scale *= factor
+            found[f"{name}.weight"] = weight * factor
+            found[f"{name}.bias"] = tensors[f"{name}.bias"] * scale
+    return found

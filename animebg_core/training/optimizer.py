@@ -6,6 +6,9 @@ orthogonal matrix, so that rare directions move as far as the common ones: the s
 several times faster than with Adam.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from typing import Any

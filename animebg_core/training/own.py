@@ -1,0 +1,240 @@
+"""A style of one's own: a network's palette brought to that of some frames, and learned by it."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from safetensors.torch import save  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor
+
+from ..errors import TrainingError
+from ..files.whole import whole_file
+from ..network.checkpoint import published_names
+from ..network.design import LITE
+from ..network.generator import Generator
+from .data import cut, to_input, to_pixels, variants
+from .loop import Progress, Training, read_state
+from .losses import far_loss, felt_picture, picture_loss, spike_loss
+from .network import levelled, run_maps
+from .palette import PHOTOGRAPHS, ColourMap, colour_map, moments
+from .pictures import Pictures
+
+PALETTE_STEPS = 120
+SAVE_SECONDS = 60.0
+FEWEST_FRAMES = 12
+FEWEST_PHOTOS = 8
+# Of the frames and photos for the colour map; more change its numbers by less than a hundredth.
+_MEASURED, _MEASURED_SIZE = 120, 320
+_RATE = 0.004  # of a weight's size, a step, at the beginning
+_ON_SHEET, _SHEET_SIZE = 10, 320
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a style is to be made of.
+
+    Attributes:
+        start: the network that is taught.
+        start_name: what it is called.
+        frames: whose palette is wanted.
+        photos: what it is to paint; None where there are none.
+        match: 0 to 1, how far its palette goes to that of the frames.
+        seed: of all that is drawn.
+    """
+
+    start: Generator
+    start_name: str
+    frames: Pictures
+    photos: Pictures | None
+    match: float = 1.0
+    seed: int = 1
+
+    def origin(self) -> dict[str, str]:
+        """What tells one order from another, as a network's metadata can hold it."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.start.named_parameters()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        photos = self.photos
+        return {
+            "start": self.start_name,
+            "start_sha256": digest.hexdigest(),  # of its tensors
+            "frames": str(len(self.frames)),
+            "frames_sha256": self.frames.sha256(),
+            "photos": str(len(photos) if photos else 0),
+            "photos_sha256": photos.sha256() if photos else "",
+            "match": str(self.match),
+            "seed": str(self.seed),
+        }
+
+
+def state_folder(target: Path) -> Path:
+    """Where what a run needs to go on lies, until `target` is finished."""
+    return target.with_name(f".{target.name}.animebg")
+
+
+def sheet_path(target: Path) -> Path:
+    """The preview beside `target`."""
+    return target.with_suffix(".jpg")
+
+
+def painted(generator: Generator, rgb: Pixels) -> Pixels:
+    """What a network makes of uint8 RGB [H, W, 3]: the same."""
+    height, width = rgb.shape[:2]
+    with torch.no_grad():
+        tensors = dict(generator.named_parameters())
+        image = to_input(rgb).to(generator.device)
+        made = run_maps(generator.stages, tensors, image, torch.float32)
+    return to_pixels(made["output"])[:height, :width]
+
+
+def stand_ins(frames: Pictures) -> Pictures:
+    """Frames in the colours of photographs, for those who have no photographs at hand."""
+    measured = moments(_measured(frames))
+    to_photographs = colour_map(measured, PHOTOGRAPHS)
+    return Pictures({name: to_photographs(pixels) for name, pixels in frames.pixels.items()})
+
+
+class Palette(Training):
+    """The start learns to paint what it painted before, through a colour map."""
+
+    def __init__(
+        self, folder: Path, order: Order, pictures: Pictures, towards: ColourMap, steps: int
+    ) -> None:
+        super().__init__(folder, dict(order.start.named_parameters()), device=order.start.device)
+        self.start, self.pictures, self.towards = order.start, pictures, towards
+        self.origin = order.origin()
+        self.steps = steps
+        self.plan = variants(pictures.names, steps, order.seed)
+
+    def state(self) -> dict[str, Any]:
+        """See `Training`."""
+        towards = [torch.from_numpy(self.towards.matrix), torch.from_numpy(self.towards.shift)]
+        return super().state() | {"origin": self.origin, "towards": towards}
+
+    def train_step(self) -> tuple[float, ...]:
+        """See `Training`."""
+        photo = cut(self.plan[self.step], self.pictures.read)
+        wanted = to_input(self.towards(painted(self.start, photo))).to(self.device)
+        image = to_input(photo).to(self.device)
+        maps = run_maps(self.start.stages, self.values, image, torch.float32)
+        loss = picture_loss(felt_picture(maps)[..., : photo.shape[0], : photo.shape[1]], wanted)
+        cost = loss + 0.05 * far_loss(maps) + spike_loss(self.start.stages, maps, image)
+        rate = _RATE * min(1.0, (self.step + 1) / 10) * (1 - self.step / self.steps)
+        self.learn(cost, rate, keep=0.9)
+        return (float(loss.detach()),)
+
+    def look(self) -> dict[str, float]:
+        """Nothing: the steps are few, and always as many."""
+        return {}
+
+    def network(self) -> Generator:
+        """What was learned so far."""
+        values = {name: value.detach().clone() for name, value in self.average.items()}
+        return Generator(values).to(self.device).eval()
+
+
+def begin(order: Order, target: Path) -> Palette:
+    """A training for `target`, or the one that was interrupted there.
+
+    Raises:
+        TrainingError: another was interrupted there, or its state is damaged.
+    """
+    folder = state_folder(target)
+    found = read_state(folder, order.start.device)
+    if found and found["origin"] != (now := order.origin()):
+        before: Mapping[str, str] = found["origin"]
+        other = [name for name in now if before.get(name) != now[name] and name[-6:] != "sha256"]
+        other = other or [name[:-7] for name in now if before.get(name) != now[name]]
+        raise TrainingError(
+            f"{target} was begun with other {' and '.join(other)}: name another output, or delete"
+            f" {folder}"
+        )
+    pictures = order.photos or stand_ins(order.frames)
+    if found:
+        matrix, shift = (side.cpu().numpy() for side in found["towards"])
+        towards = ColourMap(matrix, shift)
+    else:
+        source = moments(painted(order.start, pixels) for pixels in _measured(pictures))
+        towards = colour_map(source, moments(_measured(order.frames)), order.match)
+    training = Palette(folder, order, pictures, towards, PALETTE_STEPS)
+    if found:
+        training.take(found)
+    return training
+
+
+def run(training: Palette, target: Path, version: str, tell: Callable[[Progress], None]) -> None:
+    """To the end, or until `tell` or a signal stops it; either way `target` holds what was learned.
+
+    Raises:
+        OSError: a file cannot be written; what was saved before is still there.
+    """
+    try:
+        training.go(training.steps, look_every=1 << 30, save_seconds=SAVE_SECONDS, tell=tell)
+    except (KeyboardInterrupt, SystemExit):
+        export(training, target, version)
+        raise
+    write_sheet(training, target)
+    export(training, target, version)
+    shutil.rmtree(training.folder)
+
+
+def export(training: Palette, target: Path, version: str) -> None:
+    """The averaged network in float16, with its origin in the metadata, and no frame."""
+    stages = training.start.stages
+    blocks = sum(stage.name.endswith("a") for stage in stages if stage.in_block)
+    names = {} if training.start.design is LITE else published_names(blocks)
+    tensors: dict[str, Tensor] = {
+        names.get(name, name): tensor.half().contiguous().cpu()
+        for name, tensor in levelled(stages, training.average).items()
+    }
+    metadata = {"format": "pt", **training.origin, "steps": str(training.step)}
+    metadata |= {"made_by": f"animebg {version} train"}
+    with whole_file(target, folder=training.folder) as file:
+        file.write(save(tensors, metadata))
+
+
+def write_sheet(training: Palette, target: Path) -> None:
+    """Ten photos, each as it is, by the start, in the colours of the frames, and as learned."""
+    names = training.pictures.names
+    step = max(1, len(names) // _ON_SHEET)
+    network = training.network()
+    rows: list[list[Pixels]] = []
+    for name in names[::step][:_ON_SHEET]:
+        photo = np.array(training.pictures.read(name, _SHEET_SIZE))
+        before = painted(training.start, photo)
+        rows.append([photo, before, training.towards(before), painted(network, photo)])
+    width = max(row[0].shape[1] for row in rows) + 4
+    heights = [row[0].shape[0] + 4 for row in rows]
+    sheet = Image.new("RGB", (4 * width, 16 + sum(heights)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, title in enumerate(("photo", "start", "palette of the frames", "learned")):
+        pen.text((column * width + 2, 2), title, fill="black")
+    top = 16
+    for row, height in zip(rows, heights, strict=True):
+        for column, picture in enumerate(row):
+            sheet.paste(Image.fromarray(picture), (column * width, top))
+        top += height
+    with whole_file(sheet_path(target), folder=training.folder) as file:
+        sheet.save(file, "JPEG", quality=90)
+
+
+def _measured(pictures: Pictures) -> list[Pixels]:
+    """Some of them, small."""
+    names = pictures.names
+    step = -(-len(names) // _MEASURED)
+    return [np.array(pictures.read(name, _MEASURED_SIZE)) for name in names[::step]]

@@ -1,0 +1,432 @@
+"""A style from a folder of frames: its palette, what it goes on from, and what it refuses."""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import animebg_core
+from animebg_core import blend_generators, load_generator
+from animebg_core.cli import main
+from animebg_core.training import data, own, palette, pictures
+from animebg_core.training.loop import STATE
+
+
+def scene(seed, colours=((40, 60, 160), (200, 170, 120), (60, 130, 50)), size=(96, 64)):
+    """A smooth picture of areas in such colours."""
+    draw = np.random.default_rng(seed)
+    weights = draw.random((6, 9, len(colours))) ** 4
+    small = weights @ np.array(colours) / weights.sum(2, keepdims=True)
+    small = (small * draw.uniform(0.5, 1.3, (6, 9, 1))).clip(0, 255)
+    return Image.fromarray(small.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+
+
+DUSK = ((90, 30, 90), (240, 120, 60), (250, 200, 120))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Twenty photos and twenty frames of quite other colours."""
+    for name, colours in (("photos", ()), ("frames", (DUSK,))):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            seed = number + 100 * len(colours)
+            scene(seed, *colours).save(tmp_path / name / f"{number:02}.png")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    """A small random network of the Lite design."""
+    path = tmp_path_factory.mktemp("start") / "start.safetensors"
+    save_file(oracle.random_lite_state((8, 12, 8), 1), path)
+    return path
+
+
+@pytest.fixture
+def train(start, monkeypatch):
+    """`animebg train ARGS` with that network and few, small steps; returns the exit status."""
+    monkeypatch.setattr(data, "_WINDOWS", (((48, 32), (64, 96)),))
+    monkeypatch.setattr(own, "PALETTE_STEPS", 12)
+
+    def train(*args, start=start):
+        fixed = ["--start", str(start), "--device", "cpu"]
+        return main(["train", *map(str, args), *fixed])
+
+    return train
+
+
+def as_arrays(folder):
+    return [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
+
+
+def alike(one, other):
+    """Two networks have the same weights, bit by bit."""
+    assert set(one) == set(other)
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+# --- The colour map ---
+
+
+def test_the_map_gives_the_frames_mean_and_covariance(folders, monkeypatch):
+    for bound, value in (("WIDEST", 1e9), ("NARROWEST", 0.0), ("FARTHEST", 1.0)):
+        monkeypatch.setattr(palette, bound, value)
+    source, target = (palette.moments(as_arrays(folders / name)) for name in ("photos", "frames"))
+    towards = palette.colour_map(source, target)
+    mean = towards.matrix @ source.mean + towards.shift
+    covariance = towards.matrix @ source.covariance @ towards.matrix.T
+    np.testing.assert_allclose(mean, target.mean, atol=1e-9)
+    # Up to the grain of 2 levels that both are given.
+    np.testing.assert_allclose(covariance, target.covariance, atol=2e-3)
+    assert np.linalg.eigvalsh(towards.matrix).min() > 0
+
+
+def test_how_far_the_map_goes_is_chosen(folders):
+    source, target = (palette.moments(as_arrays(folders / name)) for name in ("photos", "frames"))
+    nothing = palette.colour_map(source, target, 0.0)
+    np.testing.assert_allclose(nothing.matrix, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(nothing.shift, 0, atol=1e-12)
+    half, whole = (palette.colour_map(source, target, match) for match in (0.5, 1.0))
+    mean = half.matrix @ source.mean + half.shift
+    there = whole.matrix @ source.mean + whole.shift
+    np.testing.assert_allclose(mean, (source.mean + there) / 2, atol=1e-9)
+    np.testing.assert_allclose(half.matrix, (np.eye(3) + whole.matrix) / 2, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["one hue", "night", "snow", "grey", "neon", "noise"])
+def test_frames_of_other_content_do_not_drive_paintings_to_mud(folders, kind):
+    """Whatever the frames: light stays in its order, contrast within bounds, no colour is lost."""
+    draw = np.random.default_rng(5)
+    made = {
+        "one hue": [np.uint8(draw.random((40, 60, 1)) * np.array([200, 120, 20])) for _ in "ab"],
+        "night": [np.uint8(draw.random((40, 60, 3)) * 20) for _ in "ab"],
+        "snow": [np.uint8(235 + draw.random((40, 60, 3)) * 20) for _ in "ab"],
+        "grey": [np.uint8(np.repeat(draw.random((40, 60, 1)) * 255, 3, 2)) for _ in "ab"],
+        "neon": [np.uint8(np.round(draw.random((40, 60, 3))) * 255) for _ in "ab"],
+        "noise": [np.uint8(draw.random((40, 60, 3)) * 255) for _ in "ab"],
+    }[kind]
+    photos = as_arrays(folders / "photos")
+    source = palette.moments(photos)
+    towards = palette.colour_map(source, palette.moments(made))
+    gains = np.linalg.eigvalsh(towards.matrix)
+    assert gains.min() >= palette.NARROWEST - 1e-9
+    assert gains.max() <= palette.WIDEST + 1e-9
+    moved = towards.matrix @ source.mean + towards.shift - source.mean
+    assert np.abs(moved).max() <= palette.FARTHEST + 1e-9
+    painted = [towards(photo) for photo in photos]
+    for photo, picture in zip(photos, painted, strict=True):
+        before, after = photo.mean(2).ravel(), picture.mean(2).ravel()
+        assert np.corrcoef(before, after)[0, 1] > 0.7
+        # At most 0.4 of it is taken; what is cut at black or white takes some more.
+        assert after.std() > 0.25 * before.std()
+
+
+# --- What is learned from, and what not ---
+
+
+def test_frames_that_show_nothing_new_are_left_out(tmp_path, folders):
+    frames = folders / "frames"
+    Image.new("RGB", (96, 64), (3, 3, 4)).save(frames / "black.png")
+    Image.new("RGB", (96, 64), (130, 20, 20)).save(frames / "flat.png")
+    again = np.asarray(Image.open(frames / "07.png")).astype(int) + 2
+    Image.fromarray(again.clip(0, 255).astype(np.uint8)).save(frames / "07-again.png")
+    (frames / "broken.png").write_bytes((frames / "03.png").read_bytes()[:400])
+    (frames / "notes.txt").write_text("no picture")
+    found = pictures.read_pictures(frames, "frames", fewest=12)
+    assert sorted(path.name for path in found.names) == sorted(
+        {f"{number:02}.png" for number in range(20)} - {"07.png"} | {"07-again.png"}
+    )
+    notes = "\n".join(found.notes)
+    for said in ("1 black left out", "1 of one colour left out", "1 nearly the same", "broken.png"):
+        assert said in notes
+
+
+def test_of_many_frames_some_of_every_part_are_kept(monkeypatch):
+    monkeypatch.setattr(pictures, "MOST", 10)
+    many = [(Path(f"{n}"), np.asarray(scene(n, DUSK, (32, 24)))) for n in range(90)]
+    kept, left_out = pictures.chosen(many)
+    assert not left_out
+    assert 5 <= len(kept) <= 10
+    numbers = [int(path.name) for path in kept]
+    assert min(numbers) < 20 and max(numbers) > 70
+
+
+def test_frames_of_a_film_are_chosen(tmp_path):
+    """Two shots and black between them: one frame of each still one, none of the black."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "film.mkv"
+    shots = [scene(1, size=(64, 48)), Image.new("RGB", (64, 48)), scene(2, DUSK, (64, 48))]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        for shot in shots:
+            for _ in range(20):
+                for packet in stream.encode(av.VideoFrame.from_image(shot)):
+                    container.mux(packet)
+        container.mux(stream.encode(None))
+    found = pictures.read_pictures(path, "frames", fewest=1)
+    assert len(found) == 2
+    assert any("black" in note for note in found.notes)
+    first, last = found.pixels.values()
+    assert np.abs(first.astype(int) - np.asarray(shots[0])).mean() < 2  # lossless but for YUV
+    assert np.abs(last.astype(int) - np.asarray(shots[2])).mean() < 2
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ("none", "there is no"),
+        ("empty", "0 frames that can be learned from, and at least 12 are needed"),
+        ("five", "5 frames that can be learned from, and at least 12 are needed"),
+        ("damaged", "2 frames that can be learned from"),
+        ("flat", "20 of one colour left out"),
+        ("same", "19 nearly the same as others left out"),
+        ("text", "neither a folder of pictures nor a film"),
+    ],
+)
+def test_frames_that_do_not_suffice_are_one_line(train, folders, capsys, wrong, said):
+    frames = folders / "frames"
+    for number, path in enumerate(sorted(frames.iterdir())):
+        if wrong == "empty" or (wrong == "five" and number >= 5):
+            path.unlink()
+        elif wrong == "damaged" and number >= 2:
+            path.write_bytes(path.read_bytes()[:200])
+        elif wrong == "flat":
+            Image.new("RGB", (48, 32), (number * 9, 40, 90)).save(path)
+        elif wrong == "same":
+            shutil.copy(frames / "00.png", path) if number else None
+    if wrong in ("none", "text"):
+        shutil.rmtree(frames)
+    if wrong == "text":
+        frames.write_text("a film?")
+    assert train(frames, "--photos", folders / "photos", "-o", folders / "out.safetensors") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not list(folders.glob("*out*"))
+
+
+def test_photos_that_are_the_frames_are_one_line(train, folders, capsys):
+    for path in sorted((folders / "frames").iterdir())[:3]:
+        shutil.copy(path, folders / "photos" / f"same-{path.name}")
+    assert train(
+        folders / "frames", "--photos", folders / "photos", "-o", folders / "o.safetensors"
+    )
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "3 of the 23 photos are frames too" in line
+
+
+def test_outputs_that_exist_are_not_written_over(train, folders, capsys):
+    for name in ("mine.safetensors", "mine.jpg"):
+        (folders / name).write_bytes(b"precious")
+        assert train(folders / "frames", "-o", folders / "mine.safetensors") == 2
+        assert f"{name} exists" in capsys.readouterr().err
+        assert (folders / name).read_bytes() == b"precious"
+        (folders / name).unlink()
+    assert train(folders / "frames", "-o", folders / "mine.pth") == 2
+    assert "written as .safetensors" in capsys.readouterr().err
+
+
+# --- What comes of it ---
+
+
+@pytest.mark.parametrize("with_photos", [True, False])
+def test_paintings_get_the_palette_of_the_frames(
+    train, folders, start, capsys, with_photos, monkeypatch
+):
+    monkeypatch.setattr(own, "PALETTE_STEPS", 30)
+    monkeypatch.setattr(own, "_RATE", 0.02)  # of random weights, and in few steps
+    frames, photos, out = folders / "frames", folders / "photos", folders / "mine.safetensors"
+    option = ["--photos", photos] if with_photos else []
+    assert train(frames, *option, "-o", out) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines() == [str(out), str(folders / "mine.jpg")]
+    assert ("stand in" in printed.err) == (not with_photos)
+    assert sorted(path.name for path in folders.iterdir()) == [
+        "frames",
+        "mine.jpg",
+        "mine.safetensors",
+        "photos",
+    ]
+    before, after = (
+        palette.moments(own.painted(load_generator(path), picture) for picture in as_arrays(photos))
+        for path in (start, out)
+    )
+    target = palette.moments(as_arrays(frames))
+
+    def distance(one):
+        return (
+            np.abs(one.mean - target.mean).sum() + np.abs(one.covariance - target.covariance).sum()
+        )
+
+    assert distance(after) < 0.7 * distance(before)
+    with Image.open(folders / "mine.jpg") as sheet:
+        assert sheet.width > 4 * 90  # four columns
+
+
+def test_the_file_says_where_it_is_from_and_blends(train, folders, start):
+    out = folders / "mine.safetensors"
+    assert train(folders / "frames", "-o", out, "--seed", 5, "--match", 0.5) == 0
+    with safe_open(out, "pt") as file:
+        said = file.metadata()
+    assert said["start"] == str(start)
+    assert said["frames"] == "20"
+    assert len(said["frames_sha256"]) == len(said["start_sha256"]) == 64
+    assert (said["seed"], said["match"], said["steps"]) == ("5", "0.5", "12")
+    assert animebg_core.__version__ in said["made_by"]
+    assert out.stat().st_size < 1.2 * start.stat().st_size / 2 + 4000  # float16, and nothing else
+    mixed = blend_generators([(load_generator(out), 0.5), (load_generator(start), 0.5)])
+    photo = as_arrays(folders / "photos")[0]
+    assert own.painted(mixed, photo).shape == photo.shape
+    painted = ["-o", str(folders / "p.png"), "--style", f"{out}:0.7,{start}:0.3"]
+    assert main(["stylize", str(folders / "photos" / "00.png"), *painted]) == 0
+
+
+def test_a_style_of_a_published_network_keeps_its_names(train, folders, checkpoint):
+    out = folders / "mine.safetensors"
+    assert train(folders / "frames", "-o", out, start=checkpoint) == 0
+    assert "conv01_1.weight" in load_file(out)
+    assert load_generator(out).channels == load_generator(checkpoint).channels
+
+
+def test_the_seed_decides(train, folders):
+    torch.set_num_threads(1)
+    made = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out = folders / f"{name}.safetensors"
+        assert train(folders / "frames", "-o", out, "--seed", seed) == 0
+        made.append(load_file(out))
+    assert alike(made[0], made[1])
+    assert not alike(made[0], made[2])
+
+
+# --- Interrupted ---
+
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def forked(work):
+    """A child that does it, its number."""
+    pid = os.fork()
+    if pid == 0:
+        status = 70
+        try:
+            status = int(work() or 0)
+        finally:
+            os._exit(status)
+    return pid
+
+
+@FORKS
+def test_killed_and_gone_on_with_it_ends_with_the_same_weights(train, folders, monkeypatch):
+    torch.set_num_threads(1)  # a pool of threads does not live on in a forked child
+    monkeypatch.setattr(own, "SAVE_SECONDS", 0.0)
+    whole, cut = folders / "whole.safetensors", folders / "cut.safetensors"
+    args = [folders / "frames", "--photos", folders / "photos", "-o"]
+    began = time.monotonic()
+    pid = forked(lambda: train(*args, whole))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    lasts = time.monotonic() - began
+    draw = np.random.default_rng(0)
+    for _ in range(3):
+        pid = forked(lambda: train(*args, cut))
+        time.sleep(draw.uniform(0.3, 0.8) * lasts)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    pid = forked(lambda: train(*args, cut))
+    # The last one may have ended before it was killed, and a finished style is not made again.
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, 2)
+    assert alike(load_file(cut), load_file(whole))
+    assert not list(folders.glob(".*"))
+
+
+class Stopped:
+    """A report that stops the training as Ctrl-C does, after a step."""
+
+    at = 5
+
+    def __init__(self, steps):
+        pass
+
+    def __call__(self, now):
+        if now.step == self.at:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_what_was_learned_and_the_same_command_goes_on(
+    train, folders, monkeypatch, capsys
+):
+    torch.set_num_threads(1)
+    from animebg_core.cli import train as command
+
+    out, whole = folders / "mine.safetensors", folders / "whole.safetensors"
+    assert train(folders / "frames", "-o", whole) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_Report", Stopped)
+        assert train(folders / "frames", "-o", out) == 130
+    assert "interrupted" in capsys.readouterr().err
+    with safe_open(out, "pt") as file:
+        assert file.metadata()["steps"] == "5"
+    load_generator(out)
+    # Another order does not take it over.
+    assert train(folders / "frames", "-o", out, "--seed", 2) == 1
+    assert "was begun with other seed: name another output" in capsys.readouterr().err
+    assert train(folders / "frames", "-o", out) == 0
+    assert "going on after step 5 of 12" in capsys.readouterr().err
+    assert alike(load_file(out), load_file(whole))
+    assert not list(folders.glob(".*"))
+
+
+def test_a_damaged_state_is_one_line(train, folders, monkeypatch, capsys):
+    from animebg_core.cli import train as command
+
+    out = folders / "mine.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_Report", Stopped)
+        assert train(folders / "frames", "-o", out) == 130
+    state = own.state_folder(out) / STATE
+    state.write_bytes(state.read_bytes()[:5000])
+    capsys.readouterr()
+    assert train(folders / "frames", "-o", out) == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    assert "to begin anew" in line
+
+
+@FORKS
+def test_a_full_disk_is_one_line_and_loses_nothing(train, folders, monkeypatch):
+    """A limit for the size of files fails writes as a full disk does."""
+    import resource
+
+    torch.set_num_threads(1)
+    monkeypatch.setattr(own, "SAVE_SECONDS", 0.0)
+    out, said = folders / "mine.safetensors", folders / "said.txt"
+
+    def run(limit):
+        def work():
+            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+            sys.stderr = os.fdopen(2, "w", closefd=False)
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            if limit:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            return train(folders / "frames", "-o", out)
+
+        return os.waitstatus_to_exitcode(os.waitpid(forked(work), 0)[1])
+
+    assert run(20_000) == 1  # the state has more
+    *_, line = said.read_text().splitlines()
+    assert "cannot be written" in line
+    assert "Traceback" not in said.read_text()
+    assert not out.exists()
+    assert run(0) == 0, said.read_text()
+    load_generator(out)
+    assert not list(folders.glob(".*"))
