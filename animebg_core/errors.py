@@ -25,6 +25,10 @@ class TrainingError(AnimeBGError):
     """Pictures that no style can be learned from, or a training that cannot go on."""
 
 
+class ClusterError(AnimeBGError):
+    """Work for many machines that cannot be given to them: no Ray, no cluster, no workers."""
+
+
 class MaskError(AnimeBGError, ValueError):
     """A mask that does not fit its image."""
 

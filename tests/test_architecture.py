@@ -10,6 +10,7 @@ CORE = ROOT / "animebg_core"
 # From the top down: a file imports what stands in a lower row, or in its own room.
 ROWS = (
     {"cli"},
+    {"cluster"},
     {"film", "training"},
     {"painter"},
     {"pipeline"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.util
-import io
 import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -21,7 +20,7 @@ from .jobs import Job
 from .terminal import Bar, say
 
 if TYPE_CHECKING:
-    from ..film.film import Progress
+    from ..film.film import FilmRun, Progress, Report
 
 _NEED_AV = "clips need PyAV: pip install 'animebg[video]'"
 
@@ -98,28 +97,41 @@ def paint_clips(
     """Paint every clip; one that fails is told of, and the others go on."""
     for job in jobs:
         try:
-            _paint_clip(job, painter, args)
-        except (AnimeBGError, MemoryError) as error:
-            failure(job.source, error or "out of memory")
-        except OSError as error:
-            reason = error.strerror or error
-            failure(
-                job.source,
-                f"{job.target} cannot be written: {reason}; what is painted is kept, run the same"
-                " again to go on",
-            )
+            for note in film_run(job, painter, args, _Teller(job)).whole():
+                say(f"{job.source}: {note}")
+        except (AnimeBGError, MemoryError, OSError) as error:
+            failure(job.source, clip_failure(job, error))
         else:
             success(job)
 
 
-def _paint_clip(job: Job, painter: Painter, args: argparse.Namespace) -> None:
+def clip_failure(job: Job, error: BaseException) -> str:
+    """Why a clip came to nothing, in a line."""
+    if isinstance(error, OSError) and not isinstance(error, AnimeBGError):
+        reason = error.strerror or error
+        return (
+            f"{job.target} cannot be written: {reason}; what is painted is kept, run the same"
+            " again to go on"
+        )
+    return str(error) or "out of memory"
+
+
+def film_run(
+    job: Job, painter: Painter, args: argparse.Namespace, report: Report | None = None
+) -> FilmRun:
+    """A clip as the options say, not yet begun.
+
+    Raises:
+        VideoError: it cannot be read.
+        OptionError: its output cannot be as the options say.
+    """
     if importlib.util.find_spec("av") is None:
         raise VideoError(_NEED_AV)
     from ..files.video.output import film_output
     from ..files.video.pictures import Animation, NumberedPictures
     from ..files.video.reading import Film
     from ..files.video.writing import Trim
-    from ..film.film import DEFAULT_STEADINESS, paint_film
+    from ..film.film import DEFAULT_STEADINESS, FilmRun
 
     is_film = job.source.suffix.lower() in FILM_SUFFIXES and not is_numbered(job.source)
     if is_film:
@@ -137,18 +149,15 @@ def _paint_clip(job: Job, painter: Painter, args: argparse.Namespace) -> None:
         vectors=torch.backends.cpu.get_cpu_capability().startswith("AVX"),
     )
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    source: Path | io.BytesIO | None = job.source if is_film else None
-    notes = paint_film(
+    return FilmRun(
         clip,
         output,
         painter,
-        source=source,
+        source=job.source if is_film else None,
         steadiness=DEFAULT_STEADINESS if args.steadiness is None else args.steadiness,
         trim=Trim(*args.trim) if args.trim else Trim(),
-        report=_Teller(job),
+        report=report,
     )
-    for note in notes:
-        say(f"{job.source}: {note}")
 
 
 class _Teller:

@@ -7,14 +7,16 @@ import logging
 import math
 import os
 import re
+from collections.abc import Sequence
 
 import torch
 
 from ..errors import OptionError
 from ..files.styles import DEFAULT_STYLE, LITE_STYLES, STYLES
 from ..network.blend import blend_generators
-from ..network.checkpoint import PRECISIONS, load_generator
+from ..network.checkpoint import PRECISIONS, load_generator, placed_generator
 from ..network.generator import Generator
+from ..painter import Painter
 from ..pipeline import DETAILS
 from ..upsampling import DEFAULT_PAINTING_SIZE
 from .terminal import DownloadBar
@@ -113,30 +115,52 @@ def byte_count(text: str) -> int:
     return value
 
 
+Parts = Sequence[tuple[Generator, float]]  # networks, and how much of each
+
+
 def load_network(args: argparse.Namespace) -> Generator:
-    """The network that the options choose; a download shows a bar.
+    """The network that the options choose, where they say; a download shows a bar.
 
     Raises:
         OptionError, StyleError, WeightsError: there is no such device, style or file.
     """
     device = _device(args.device)
-    dtype = _dtype(args.precision, device)
-    parts = [
+    return placed_network(load_parts(args), args, device)
+
+
+def load_parts(args: argparse.Namespace) -> Parts:
+    """The networks of the style, on the CPU in float32; see `load_network`."""
+    return [
         (
-            load_generator(
-                style,
-                weights_dir=args.weights_dir,
-                device=device,
-                dtype=dtype,
-                progress=DownloadBar(style),
-            ),
+            load_generator(style, weights_dir=args.weights_dir, progress=DownloadBar(style)),
             part,
         )
         for style, part in style_parts(args.style)
     ]
-    generator = parts[0][0] if len(parts) == 1 else blend_generators(parts)
+
+
+def placed_network(parts: Parts, args: argparse.Namespace, device: torch.device) -> Generator:
+    """The network of `load_parts` on its device, in its precision; the parts may move with it."""
+    dtype = _dtype(args.precision, device)
+    placed = [(placed_generator(generator, device, dtype), part) for generator, part in parts]
+    generator = placed[0][0] if len(placed) == 1 else blend_generators(placed)
     _log.debug("style %s on %s, %s", args.style, device, dtype)
     return generator
+
+
+def make_painter(
+    network: Generator, mask: torch.Tensor | None, args: argparse.Namespace
+) -> Painter:
+    """A painter as the options say."""
+    return Painter(
+        network,
+        strength=args.strength,
+        mask=mask,
+        painting_size=args.painting_size,
+        detail=args.detail,
+        colour=args.colour,
+        memory_limit=args.memory_limit,
+    )
 
 
 def style_parts(text: str) -> list[tuple[str, float]]:

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 
 import torch
-from PIL import Image
 
+from ..cluster.fleet import check_installed
 from ..errors import AnimeBGError, ImageError, MaskError
-from ..files.opening import MAX_PIXELS
-from ..files.photos import Photo, fitted, read_mask, read_photo, write_photo
+from ..files.photos import read_mask
 from ..files.whole import whole_file
-from ..painter import Painter
 from .background import begin, finish
 from .clips import add_clip_options, is_clip, is_finished, paint_clips
 from .jobs import Job, Passed, blocked, chosen, listed, make_folder, passed_over, plan_jobs
+from .many import add_ray_option, limit_pictures, paint_with_ray
 from .options import (
     add_look_options,
     add_network_options,
     add_strength_option,
     load_network,
+    make_painter,
     pixels,
     quality,
 )
+from .photos import paint_photos
 from .terminal import Bar, clear_line, result, say
 
 HELP = "Paint photos and clips, or folders of them."
@@ -56,33 +53,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--failures", type=Path, metavar="FILE", help="list what failed there, a path a line")
     add("--retry", type=Path, metavar="FILE", help="only what such a list names")
     add("--overwrite", action="store_true", help="paint again what is finished")
+    add_ray_option(parser)
+    add("--dry-run", action="store_true", help="only say what would be painted, and where to")
     add("--verbose", action="store_true", help="say what is chosen")
 
 
 def run(args: argparse.Namespace) -> int:
     """Paint what is not painted yet; returns the exit status."""
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses twice that, and warns below
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    limit_pictures()
+    if args.ray:
+        check_installed()
     report = Report()
     passed: Passed = {}
     jobs, todo = finish(begin(lambda: _plan(args, report, passed)))
-    if todo:
-        network, mask = finish(begin(lambda: (load_network(args), _mask(args.mask))))
-        painter = Painter(
-            network,
-            strength=args.strength,
-            mask=mask,
-            painting_size=args.painting_size,
-            detail=args.detail,
-            colour=args.colour,
-            memory_limit=args.memory_limit,
-        )
-        report.total = len(todo)
-        clips = [job for job in todo if is_clip(job)]
-        photos = [job for job in todo if job not in clips]
-        if photos:
-            _paint_all(photos, painter, report, longest=args.longest, quality=args.quality)
-        paint_clips(clips, painter, args, success=report.success, failure=report.failure)
+    report.total = len(todo)
+    if args.dry_run:
+        for job in todo:
+            result(f"{job.source} -> {job.target}")
+        where = f" by Ray at {args.ray}" if args.ray else ""
+        say(f"{len(todo)} would be painted{where}; nothing is (--dry-run)")
+    elif todo and args.ray:
+        paint_with_ray(todo, args, finish(begin(lambda: _mask(args.mask))), report, report.bar)
+    elif todo:
+        _paint_here(todo, args, report)
     if passed:
         say(passed_over(passed))
     if args.failures:
@@ -93,6 +86,18 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report.failed else 0
 
 
+def _paint_here(todo: Sequence[Job], args: argparse.Namespace, report: Report) -> None:
+    """Photos and then clips, one after the other."""
+    network, mask = finish(begin(lambda: (load_network(args), _mask(args.mask))))
+    painter = make_painter(network, mask, args)
+    clips = [job for job in todo if is_clip(job)]
+    others = set(clips)
+    photos = [job for job in todo if job not in others]
+    if photos:
+        paint_photos(photos, painter, report, longest=args.longest, quality=args.quality)
+    paint_clips(clips, painter, args, success=report.success, failure=report.failure)
+
+
 def _plan(args: argparse.Namespace, report: Report, passed: Passed) -> tuple[list[Job], list[Job]]:
     """All jobs, and those that are to be done now."""
     jobs = plan_jobs(args.photos, args.output, args.mask, report.failure, passed)
@@ -101,7 +106,7 @@ def _plan(args: argparse.Namespace, report: Report, passed: Passed) -> tuple[lis
     todo = [job for job in jobs if args.overwrite or not is_finished(job)]
     if len(todo) < len(jobs):
         say(f"{len(jobs) - len(todo)} finished before, left as they are (see --overwrite)")
-    if todo:
+    if todo and not args.dry_run:
         # A folder for several, or the folder of one.
         root = Path(args.output)
         make_folder(root.parent if todo[0].target == root else root)
@@ -146,6 +151,14 @@ class Report:
         self.failed.append(str(source))
         say(f"{source}: {reason}")
 
+    def job_failed(self, job: Job, reason: object) -> None:
+        """`failure` of a photo or a clip."""
+        self.failure(job.source, reason)
+
+    def note(self, job: Job, text: str) -> None:
+        """What is to be known of one."""
+        say(f"{job.source}: {text}")
+
     def progress(self, index: int, job: Job, done: int, total: int) -> None:
         """Of the photo `job`, number `index` from 0, `done` of `total` is painted."""
         share = done / total
@@ -160,63 +173,3 @@ def _mask(path: Path | None) -> torch.Tensor | None:
         return torch.as_tensor(read_mask(path))[None]
     except ImageError as error:
         raise MaskError(f"--mask {path}: {error}") from error
-
-
-def _paint_all(
-    jobs: Sequence[Job], painter: Painter, report: Report, *, longest: int | None, quality: int
-) -> None:
-    """Read, paint and write every job; meanwhile the next is read and the last one written.
-
-    At most three photos are in memory, one at each step.
-    """
-
-    def read(job: Job) -> Photo:
-        return fitted(read_photo(job.source, longest=longest), job.target)
-
-    ahead = begin(partial(read, jobs[0]))
-    written: tuple[Job, Future[None]] | None = None
-    try:
-        for index, job in enumerate(jobs):
-            try:
-                photo = finish(ahead)
-            except ImageError as error:
-                photo = None
-                report.failure(job.source, error)
-            if index + 1 < len(jobs):
-                ahead = begin(partial(read, jobs[index + 1]))
-            if photo is None:
-                continue
-            for note in photo.notes:
-                say(f"{job.source}: {note}")
-            try:
-                painted = painter.paint(photo.pixels, progress=partial(report.progress, index, job))
-            except (AnimeBGError, MemoryError, RuntimeError) as error:
-                report.failure(job.source, _first_line(error) or "out of memory")
-                continue
-            done, written = written, None
-            _settle(done, report)
-            photo = dataclasses.replace(photo, pixels=painted)
-            write = partial(write_photo, photo, job.target, quality=quality)
-            written = job, begin(write)
-    finally:
-        # Interrupted or not, a photo that is being written is finished and counted.
-        _settle(written, report)
-
-
-def _first_line(error: BaseException) -> str:
-    """What torch puts below it, of its own code, tells a user nothing."""
-    return (str(error).strip().splitlines() or [""])[0]
-
-
-def _settle(written: tuple[Job, Future[None]] | None, report: Report) -> None:
-    """Wait until a photo is written, and report it."""
-    if written is None:
-        return
-    job, future = written
-    try:
-        finish(future)
-    except (AnimeBGError, OSError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or error or "out of memory"
-        report.failure(job.source, f"{job.target} cannot be written: {reason}")
-    else:
-        report.success(job)

@@ -100,7 +100,7 @@ def paint_film(
         VideoError: the clip cannot be read, or there is no room for the result.
         OSError: a file cannot be written: the disk is full, for one.
     """
-    run = FilmRun(
+    return FilmRun(
         clip,
         output,
         painter,
@@ -109,10 +109,7 @@ def paint_film(
         trim=trim,
         folder=folder,
         report=report,
-    )
-    notes = run.begin()
-    run.paint(run.missing())
-    return [*clip.notes, *notes, *run.join()]
+    ).whole()
 
 
 class FilmRun:
@@ -155,6 +152,13 @@ class FilmRun:
         self._kept = 0
         self._done = 0
 
+    def whole(self) -> list[str]:
+        """All steps; see `paint_film`."""
+        notes = self.begin()
+        self.paint(self.missing())
+        notes += self.join()
+        return [*self.notes, *notes]
+
     def begin(self) -> list[str]:
         """Find again what a run before has left, or read the film and plan it.
 
@@ -195,6 +199,11 @@ class FilmRun:
             raise VideoError("it was begun, and is gone: does another run paint the same film?")
         self._plan = plan
         self._same_memory()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is not sound in the clip, as far as it has been read, a line each."""
+        return self._clip.notes
 
     @property
     def frames(self) -> int:

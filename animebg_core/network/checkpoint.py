@@ -78,6 +78,13 @@ def load_checkpoint(
         generator = Generator(_canonical(state))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
+    return placed_generator(generator, device, dtype)
+
+
+def placed_generator(
+    generator: Generator, device: str | torch.device, dtype: torch.dtype
+) -> Generator:
+    """The generator itself, moved to a device in a dtype as `load_generator` takes them."""
     # Channels-last already, so that no kernel needs a copy in the layout that it computes in.
     return (
         cast(Any, generator.to(device=device, dtype=dtype))

@@ -98,8 +98,10 @@ def join(
 
 
 def _options(suffix: str) -> dict[str, str]:
-    # The index before the film, so that it plays while it loads.
-    return {"movflags": "+faststart"} if suffix in _INDEXED else {}
+    if suffix in _INDEXED:
+        return {"movflags": "+faststart"}  # the index first, so that it plays while it loads
+    # Without, Matroska's identifiers are drawn anew each time, and no two files are equal.
+    return {"fflags": "+bitexact"}
 
 
 def _metadata(given: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Folders and films painted by many processes, on one machine or many: Ray Data and painters."""
