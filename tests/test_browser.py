@@ -66,9 +66,40 @@ return Object.keys(window.app.lastNodeErrors || {}).length
 UNKNOWN = """
 const load = window.app.graph._nodes.find(n => n.type == 'AnimeBGLoadModel');
 load.widgets.find(w => w.name == 'style').value = 'gone.safetensors';"""
+TEMPLATE = """
+const done = arguments[arguments.length - 1];
+fetch(arguments[0]).then(answer => answer.json()).then(graph => window.app.loadGraphData(graph))
+  .then(() => done(window.app.graph._nodes.filter(n => n.has_errors).length), e => done(String(e)));
+"""
+BLUEPRINT = """
+const done = arguments[arguments.length - 1];
+fetch('/global_subgraphs').then(answer => answer.json()).then(all => {
+  const [id] = Object.entries(all).find(([id, one]) => /AnimeBG/.test(one.name));
+  return fetch('/global_subgraphs/' + id).then(answer => answer.json());
+}).then(one => {
+  // As the page puts it on the canvas, between the sample photo and Save Image.
+  const graph = JSON.parse(one.data), node = graph.nodes[0];
+  node.inputs[0].link = 1;
+  node.outputs[0].links = [2];
+  node.pos = [400, 0];
+  graph.nodes.push(
+    {id: 11, type: 'AnimeBGSamplePhoto', pos: [0, 0], size: [300, 200], mode: 0, inputs: [],
+      outputs: [{name: 'image', type: 'IMAGE', links: [1]},
+                {name: 'mask', type: 'MASK', links: []}], widgets_values: []},
+    {id: 12, type: 'SaveImage', pos: [800, 0], size: [300, 300], mode: 0,
+      inputs: [{name: 'images', type: 'IMAGE', link: 2}], outputs: [],
+      widgets_values: ['AnimeBG/blueprint']});
+  graph.links = [[1, 11, 0, node.id, 0, 'IMAGE'], [2, node.id, 0, 12, 0, 'IMAGE']];
+  graph.last_node_id = 12;
+  graph.last_link_id = 2;
+  return window.app.loadGraphData(graph);
+}).then(() => done(window.app.graph._nodes.filter(n => n.has_errors).length), e => done(String(e)));
+"""
 DETAILS = """
 for (const b of document.querySelectorAll('button'))
   if (/details|report/i.test(b.textContent)) b.click();"""
+FIT = "window.app.extensionManager.command.execute('Comfy.Canvas.FitView');"
+TEMPLATES_AT = "/api/workflow_templates/animebg"
 ROWS = """
 return [...document.querySelectorAll('[role=option]')].slice(0, 3).map(e => e.textContent);"""
 WORDS = {
@@ -109,8 +140,11 @@ if __name__ != "__main__":
             result = subprocess.run(script, capture_output=True, text=True, timeout=500)
             assert result.returncode == 0, result.stdout + result.stderr
             seen = json.loads(result.stdout.splitlines()[-1])
-            (painted,) = host.base.glob("output/AnimeBG/photo-to-anime*.png")
-            picture = np.array(Image.open(painted).convert("RGB")).astype(int)
+            made = host.base / "output/AnimeBG"
+            pictures = {
+                path.name.rsplit("_", 2)[0]: np.array(Image.open(path).convert("RGB")).astype(int)
+                for path in made.glob("*.png")
+            }
         finally:
             host.stop()
 
@@ -130,10 +164,21 @@ if __name__ != "__main__":
         photo = np.array(Image.open(ROOT / "docs/images/demo-photo.jpg").convert("RGB"))
         image = torch.from_numpy(photo).float()[None] / 255
         expected = stylize(image, load_generator("shinkai-lite"))[0].mul(255).numpy().astype(int)
-        assert np.abs(picture - expected).max() <= 1  # of 255: another build of torch rounds
+        assert np.abs(pictures["photo-to-anime"] - expected).max() <= 1  # another torch rounds
+        # The other templates and the blueprint: what they leave is what they promise.
+        assert seen["others"] == {name: [0, 0] for name in seen["others"]} and seen["others"]
+        styles = ["shinkai", "hosoda", "miyazaki", "kon"]
+        assert {*styles, "blend", "only-the-background"} <= set(pictures)
+        assert np.abs(pictures["shinkai"] - expected).max() <= 1
+        assert all(np.abs(pictures[style] - expected).mean() > 8 for style in styles[1:])
+        assert np.abs(pictures["blend"] - expected).mean() > 8
+        pavilion = slice(200, 300), slice(120, 280)
+        left = pictures["only-the-background"][pavilion] - photo[pavilion].astype(int)
+        assert np.abs(left).max() <= 1
         assert 'no style "gone.safetensors"' in seen["unknown"]
         assert seen["errors"] == []
         if newer:
+            assert np.abs(pictures["blueprint"] - expected).max() <= 1
             assert nodes["SaveImage"]["pictures"] == 1
             assert seen["help"] > 400  # pixels that the help page's picture has in width
             texts = json.loads((ROOT / "locales/ja/nodeDefs.json").read_text("utf-8"))
@@ -212,6 +257,15 @@ def main(server: str, out: Path, *languages: str) -> dict:
         shot(driver, out / "painted.png")
         if len(languages) > 1:
             seen["help"] = help_page(driver, out)
+        names = [path.stem for path in (ROOT / "example_workflows").glob("*.json")]
+        seen["others"] = {
+            name: run(driver, url, out / f"{name}.png", TEMPLATE, f"{TEMPLATES_AT}/{name}.json")
+            for name in sorted(names)
+            if name != "photo-to-anime"
+        }
+        if len(languages) > 1:
+            seen["others"]["blueprint"] = run(driver, url, out / "blueprint.png", BLUEPRINT)
+        driver.execute_async_script(TEMPLATE, f"{TEMPLATES_AT}/photo-to-anime.json")
         driver.execute_script(UNKNOWN)
         driver.execute_script(RUN)
         text = "return document.body.innerText;"
@@ -237,6 +291,19 @@ def main(server: str, out: Path, *languages: str) -> dict:
     finally:
         driver.quit()
     return seen
+
+
+def run(driver, url: str, picture: Path, script: str, *arguments: str) -> list:
+    """Put a workflow on the canvas and press Run; what was wrong before and after, 0 and 0."""
+    before = driver.execute_async_script(script, *arguments)
+    time.sleep(1.5)
+    driver.execute_script(RUN)
+    time.sleep(1.5)
+    wait(lambda: idle(url), 120)
+    driver.execute_script(FIT)
+    time.sleep(1.5)
+    shot(driver, picture)
+    return [before, driver.execute_script(WRONG)]
 
 
 def found(driver, words: list[str]) -> dict[str, str]:
