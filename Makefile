@@ -14,8 +14,11 @@ demo: $(READY)
 	@$(BIN)/animebg stylize docs/images/demo-photo.jpg --style shinkai-lite -o demo/anime.jpg --overwrite
 	@echo "Look at demo/anime.jpg, painted from docs/images/demo-photo.jpg."
 
+# Two processes of one thread each: most tests paint few pixels, where threads wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 # What the native kernels can change, with them: their own tests, then those of the engine.
 KERNEL_TESTS := tests/test_native.py tests/test_stream.py tests/test_stylize.py tests/test_lite.py tests/test_real_networks.py
@@ -23,8 +26,8 @@ KERNEL_TESTS := tests/test_native.py tests/test_stream.py tests/test_stylize.py 
 test-kernels: $(READY)
 	$(BIN)/python -m pip install --quiet './kernels[test]'
 	# One thread of torch, which computes the references: its own do not outlive a fork.
-	cd kernels && OMP_NUM_THREADS=1 ../$(BIN)/python -m pytest
-	$(BIN)/python -m pytest $(KERNEL_TESTS)
+	cd kernels && OMP_NUM_THREADS=1 ../$(BIN)/python -m pytest -n 2
+	$(PYTEST) $(KERNEL_TESTS)
 
 # The lowest versions that pyproject.toml allows, and the newest that there are, each in an environment
 # of its own. By hand: a torch of another release brings gigabytes.

@@ -1,4 +1,4 @@
-"""Inputs that several nodes have, each written once."""
+"""What several nodes have, each written once: category, search words, inputs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,29 @@ from .animebg_core import DEFAULT_PAINTING_SIZE
 
 CATEGORY = "AnimeBG"
 AnimeBGModel = io.Custom("ANIMEBG_MODEL")
+# What people type into the search. Escapes, since some checkers read .py files as cp1252.
+ALIASES = [
+    *("anime", "anime background", "anime style", "anime filter", "photo to anime", "AnimeGAN"),
+    *("cartoon", "cartoonize", "CartoonGAN", "AnimeBackgroundGAN", "toon", "painting"),
+    *("watercolor", "background", "style transfer", "stylize", "Ghibli", "Makoto Shinkai"),
+    *("Mamoru Hosoda", "Hayao Miyazaki", "Satoshi Kon"),
+    "\u30a2\u30cb\u30e1",  # Japanese: anime
+    "\u80cc\u666f",  # background
+    "\u5199\u771f\u3092\u30a2\u30cb\u30e1\u306b",  # photo to anime
+    "\u65b0\u6d77\u8aa0",  # Makoto Shinkai
+    "\u7d30\u7530\u5b88",  # Mamoru Hosoda
+    "\u5bae\u5d0e\u99ff",  # Hayao Miyazaki
+    "\u4eca\u654f",  # Satoshi Kon
+    "\u30b8\u30d6\u30ea",  # Ghibli
+    "\u52a8\u6f2b",  # Chinese: anime
+    "\u52a8\u753b",  # animation
+    "\u52a8\u753b\u80cc\u666f",  # anime background
+    "\u65b0\u6d77\u8bda",  # Makoto Shinkai
+    "\u7ec6\u7530\u5b88",  # Mamoru Hosoda
+    "\u5bab\u5d0e\u9a8f",  # Hayao Miyazaki
+    "\u5409\u535c\u529b",  # Ghibli
+    "\u5361\u901a",  # cartoon
+]
 
 
 def fraction(

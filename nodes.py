@@ -9,10 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from comfy_api.latest import ComfyExtension, io
-from PIL import Image
 
 from . import host, inputs
 from .animebg_core import (
@@ -34,34 +32,12 @@ from .animebg_core.network.checkpoint import PRECISIONS
 from .animebg_core.pipeline import DETAILS, Detail
 from .animebg_core.upsampling import painted_size
 from .host import LoadedModel
-from .inputs import CATEGORY, AnimeBGModel
+from .inputs import ALIASES, CATEGORY, AnimeBGModel
+from .sample_nodes import AnimeBGSamplePhoto, AnimeBGSampleVideo
 from .video_node import AnimeBGApplyStyleToVideo
 
 # Labels and not keys: what stands in a saved workflow is what its reader sees.
 _STYLES = {style.label: style for style in (*STYLES.values(), *LITE_STYLES.values())}
-# What people type into the search. Escapes, since some checkers read .py files as cp1252.
-_ALIASES = [
-    *("anime", "anime background", "anime style", "anime filter", "photo to anime", "AnimeGAN"),
-    *("cartoon", "cartoonize", "CartoonGAN", "AnimeBackgroundGAN", "toon", "painting"),
-    *("watercolor", "background", "style transfer", "stylize", "Ghibli", "Makoto Shinkai"),
-    *("Mamoru Hosoda", "Hayao Miyazaki", "Satoshi Kon"),
-    "\u30a2\u30cb\u30e1",  # Japanese: anime
-    "\u80cc\u666f",  # background
-    "\u5199\u771f\u3092\u30a2\u30cb\u30e1\u306b",  # photo to anime
-    "\u65b0\u6d77\u8aa0",  # Makoto Shinkai
-    "\u7d30\u7530\u5b88",  # Mamoru Hosoda
-    "\u5bae\u5d0e\u99ff",  # Hayao Miyazaki
-    "\u4eca\u654f",  # Satoshi Kon
-    "\u30b8\u30d6\u30ea",  # Ghibli
-    "\u52a8\u6f2b",  # Chinese: anime
-    "\u52a8\u753b",  # animation
-    "\u52a8\u753b\u80cc\u666f",  # anime background
-    "\u65b0\u6d77\u8bda",  # Makoto Shinkai
-    "\u7ec6\u7530\u5b88",  # Mamoru Hosoda
-    "\u5bab\u5d0e\u9a8f",  # Hayao Miyazaki
-    "\u5409\u535c\u529b",  # Ghibli
-    "\u5361\u901a",  # cartoon
-]
 
 
 class AnimeBGLoadModel(io.ComfyNode):
@@ -77,7 +53,7 @@ class AnimeBGLoadModel(io.ComfyNode):
                 "Loads a network that paints photos as anime backgrounds. A style that is not on "
                 "this computer yet is downloaded once (45 MB) and checked."
             ),
-            search_aliases=_ALIASES,
+            search_aliases=ALIASES,
             inputs=[
                 host.with_data(
                     io.Combo.Input(
@@ -153,7 +129,7 @@ class AnimeBGApplyStyle(io.ComfyNode):
                 "Paints images as anime backgrounds; they keep their size. Colours come from the "
                 "whole image, so that there are no tiles and no seams. Transparency is kept."
             ),
-            search_aliases=_ALIASES,
+            search_aliases=ALIASES,
             inputs=[
                 AnimeBGModel.Input("model", tooltip="From Load AnimeBG Model."),
                 io.Image.Input("image", tooltip="One image or a batch, of any size."),
@@ -259,7 +235,7 @@ class AnimeBGBlendModels(io.ComfyNode):
                 "Mixes two styles into one: the mean of their weights. Published ones mix with "
                 "published ones, (Lite) with (Lite); chain the node for more than two."
             ),
-            search_aliases=["mix styles", "merge models", "blend styles", *_ALIASES],
+            search_aliases=["mix styles", "merge models", "blend styles", *ALIASES],
             inputs=[
                 AnimeBGModel.Input("model_a", tooltip="From Load AnimeBG Model, or a blend."),
                 AnimeBGModel.Input("model_b", tooltip="Another one of the same size."),
@@ -282,33 +258,6 @@ class AnimeBGBlendModels(io.ComfyNode):
         return io.NodeOutput(LoadedModel(mixed.to(host.offload_device()), name))
 
 
-class AnimeBGSamplePhoto(io.ComfyNode):
-    """The pack's own photo, so that the first picture needs no file."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return host.schema(
-            node_id="AnimeBGSamplePhoto",
-            display_name="AnimeBG Sample Photo",
-            category=CATEGORY,
-            description=(
-                "A photo that comes with AnimeBG, to try it without a file of your own: a pavilion "
-                "by a lake, 640 x 427 pixels (by danielbuechele, CC BY 2.0)."
-            ),
-            search_aliases=["sample photo", "example image", "test image", "demo", *_ALIASES],
-            inputs=[],
-            outputs=[
-                io.Image.Output(display_name="image", tooltip="The photo."),
-                io.Mask.Output(display_name="mask", tooltip="White where the pavilion is."),
-            ],
-        )
-
-    @classmethod
-    def execute(cls) -> io.NodeOutput:
-        photo, mask = _pixels("demo-photo.jpg", "RGB"), _pixels("demo-photo-mask.png", "L")
-        return io.NodeOutput(host.to_host(photo), host.to_host(mask))
-
-
 class AnimeBGExtension(ComfyExtension):
     """The pack."""
 
@@ -320,6 +269,7 @@ class AnimeBGExtension(ComfyExtension):
             AnimeBGApplyStyleToVideo,
             AnimeBGBlendModels,
             AnimeBGSamplePhoto,
+            AnimeBGSampleVideo,
         ]
 
 
@@ -380,12 +330,6 @@ def _dtype(precision: str) -> torch.dtype:
 
 
 # --- Files ---
-
-
-def _pixels(name: str, mode: str) -> torch.Tensor:
-    """[1, H, W, 3] or, where the mode is L, [1, H, W], in [0, 1], of a picture of the pack."""
-    with Image.open(Path(__file__).parent / "docs/images" / name) as picture:
-        return torch.from_numpy(np.array(picture.convert(mode))).float()[None] / 255
 
 
 def _options() -> list[str]:

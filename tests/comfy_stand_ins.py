@@ -78,7 +78,10 @@ def _modules(answers: Answers) -> dict[str, types.ModuleType]:
         "comfy_api.latest": {
             "io": _io(),
             "ComfyExtension": type("ComfyExtension", (), {}),
-            "InputImpl": types.SimpleNamespace(VideoFromFile=_VideoFromFile),
+            "InputImpl": types.SimpleNamespace(
+                VideoFromFile=_VideoFromFile, VideoFromComponents=_VideoFromComponents
+            ),
+            "Types": types.SimpleNamespace(VideoComponents=types.SimpleNamespace),
         },
     }
     modules = {}
@@ -103,6 +106,13 @@ class _VideoFromFile:
 
     def get_active_trim_window(self):
         return self._window
+
+
+class _VideoFromComponents:
+    """A video in memory."""
+
+    def __init__(self, components) -> None:
+        self.components = components
 
 
 @dataclass

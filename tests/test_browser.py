@@ -145,6 +145,7 @@ if __name__ != "__main__":
                 path.name.rsplit("_", 2)[0]: np.array(Image.open(path).convert("RGB")).astype(int)
                 for path in made.glob("*.png")
             }
+            film = film_of(next(made.glob("video-to-anime*.mp4")))
         finally:
             host.stop()
 
@@ -175,6 +176,7 @@ if __name__ != "__main__":
         pavilion = slice(200, 300), slice(120, 280)
         left = pictures["only-the-background"][pavilion] - photo[pavilion].astype(int)
         assert np.abs(left).max() <= 1
+        assert film == {"frames": 48, "sounds": 1}
         assert 'no style "gone.safetensors"' in seen["unknown"]
         assert seen["errors"] == []
         if newer:
@@ -188,6 +190,12 @@ if __name__ != "__main__":
             assert nodes["AnimeBGLoadModel"]["widgets"][0][1] == said
             missed = [word for word, rows in seen["search"].items() if "AnimeBG" not in rows]
             assert len(seen["search"]) == 17 and missed == []
+
+    def film_of(path: Path) -> dict:
+        av = pytest.importorskip("av")
+        with av.open(str(path)) as film:
+            frames = sum(1 for _ in film.decode(video=0))
+            return {"frames": frames, "sounds": len(film.streams.audio)}
 
 
 # --- The script ---
@@ -234,8 +242,7 @@ def main(server: str, out: Path, *languages: str) -> dict:
             wait(lambda: driver.execute_script(PACK), 60)
             time.sleep(2)
             shot(driver, out / f"{language}-templates.png")
-            wait(lambda: driver.execute_script(CARD), 60)
-            wait(lambda: driver.execute_script(OPEN), 60)
+            wait(lambda: opened(driver), 60)
             time.sleep(2)
             seen["nodes" if language == "en" else language] = driver.execute_script(NODES)
             shot(driver, out / f"{language}.png")
@@ -344,6 +351,18 @@ def help_page(driver, out: Path) -> int:
 
 def picture_of(driver, kind: str) -> bool:
     return any(n["type"] == kind and n["pictures"] for n in driver.execute_script(NODES))
+
+
+def opened(driver) -> bool:
+    """Whether the first template is there; else what leads to it is clicked, since a page that is
+    still busy with itself loses clicks.
+    """
+    if driver.execute_script(OPEN):
+        return True
+    if not driver.execute_script(CARD):
+        driver.execute_script(PACK)
+    time.sleep(1)
+    return False
 
 
 def idle(url: str) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -239,6 +240,35 @@ def test_the_example_workflows_run_through_the_client(host, name, tmp_path):
     if name == "only-the-background":
         assert difference(painted[:, :64], np.array(photo(128, 85))[:, :64]) <= 1  # saved twice
         assert difference(painted[:, 64:], np.array(photo(128, 85))[:, 64:]) > 20
+
+
+def test_a_film_is_painted_as_on_the_command_line(host, client, tmp_path):
+    av = pytest.importorskip("av")
+    from clips import Sound, make_clip, packets, times_of
+
+    wide = np.array(photo(200, 72)).astype(np.uint16) * 257
+    frames = [wide[:, 2 * k : 2 * k + 96] for k in range(20)]
+    clip = make_clip(tmp_path / "film.mp4", frames, sound=Sound("aac"))
+    workflow = json.loads((comfy_host.WORKFLOWS / "api/video-to-anime.json").read_text())
+    workflow["1"]["inputs"]["file"] = client.upload(clip)
+    host.get("/object_info/LoadVideo")
+    (film,) = client.run(workflow)
+    painted, expected = tmp_path / "painted.mp4", tmp_path / "expected.mp4"
+    painted.write_bytes(film)
+    command = [sys.executable, "-m", "animebg_core", "stylize", str(clip), "-o", str(expected)]
+    subprocess.run([*command, "--style", "shinkai-lite"], check=True, cwd=comfy_host.ROOT)
+
+    def pictures(path):
+        with av.open(str(path)) as film:
+            return [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+
+    mine, its = pictures(painted), pictures(expected)
+    assert len(mine) == len(its) == 20
+    # Another build of torch rounds other values, which the encoder may spread.
+    assert max(difference(one, other) for one, other in zip(mine, its, strict=True)) <= 4
+    assert difference(mine[10], frames[10].astype(np.uint8)) > 40
+    assert packets(painted, "audio") == packets(clip, "audio")
+    assert times_of(painted) == times_of(clip)
 
 
 def test_the_program_in_the_readme_runs(host, tmp_path):

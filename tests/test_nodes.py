@@ -472,6 +472,18 @@ def test_a_preview_is_the_first_image_as_the_host_wants_it(host, nodes):
     assert picture.getpixel((0, 0)) == (128, 128, 128)
 
 
+def test_the_sample_film_moves_and_sounds(nodes):
+    (video,) = nodes.AnimeBGSampleVideo.execute()
+    images, audio = video.components.images, video.components.audio
+    assert images.shape == (48, 320, 480, 3) and video.components.frame_rate == 24
+    assert 0 <= images.min() < images.max() <= 1
+    (photo, _) = nodes.AnimeBGSamplePhoto.execute()
+    assert torch.equal(images[0], photo[0, -320:, :480])
+    assert torch.equal(images[-1], photo[0, :320, -480:])
+    assert audio["waveform"].shape == (1, 1, 2 * audio["sample_rate"])
+    assert 0.05 < audio["waveform"].abs().max() < 0.2  # soft
+
+
 def test_the_sample_photo_comes_along_with_its_mask(nodes):
     image, mask = nodes.AnimeBGSamplePhoto.execute()
     assert image.shape == (1, 427, 640, 3) and mask.shape == (1, 427, 640)
@@ -525,7 +537,9 @@ def test_the_nodes_are_found_by_what_people_type(nodes):
         assert {"anime", "cartoon", "background", "ghibli"} <= typed
 
 
-@pytest.mark.parametrize("file", ["nodes.py", "host.py", "__init__.py"])
+@pytest.mark.parametrize(
+    "file", ["nodes.py", "sample_nodes.py", "video_node.py", "inputs.py", "host.py", "__init__.py"]
+)
 def test_checkers_that_read_python_as_cp1252_can(file):
     (ROOT / file).read_bytes().decode("cp1252").encode("ascii")
 
@@ -552,8 +566,11 @@ def test_a_workflow_and_its_twin_for_the_api_are_one_graph(path):
     twin = json.loads((path.parent / "api" / path.name).read_text("utf-8"))
     drawn_nodes = {str(n["id"]): n for n in drawn["nodes"] if n["type"] != "MarkdownNote"}
     # On the page the first picture is the pack's own, and a loader waits for the reader's photo.
-    assert drawn_nodes.pop("1")["type"] == "AnimeBGSamplePhoto"
-    assert twin["1"] == {"class_type": "LoadImage", "inputs": {"image": "example.png"}}
+    loader = {
+        "AnimeBGSamplePhoto": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
+        "AnimeBGSampleVideo": {"class_type": "LoadVideo", "inputs": {"file": "film.mp4"}},
+    }
+    assert twin["1"] == loader[drawn_nodes.pop("1")["type"]]
     waiting = [n for n in drawn_nodes.values() if n["type"] == "LoadImage"]
     assert all(not output["links"] for n in waiting for output in n["outputs"])
     drawn_nodes = {k: n for k, n in drawn_nodes.items() if n not in waiting}
@@ -585,12 +602,13 @@ def test_a_workflow_and_its_twin_for_the_api_are_one_graph(path):
         assert picture.width >= 400
 
 
-def test_four_workflows():
+def test_five_workflows():
     assert [path.stem for path in WORKFLOWS] == [
         "blend-and-colours",
         "four-styles",
         "only-the-background",
         "photo-to-anime",
+        "video-to-anime",
     ]
 
 
