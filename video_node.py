@@ -5,9 +5,11 @@ Apart from nodes.py since it needs PyAV, which is loaded when the node first run
 
 from __future__ import annotations
 
-import io as bytes_io
+import hashlib
 import math
+import os
 import time
+import uuid
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -97,8 +99,7 @@ class AnimeBGApplyStyleToVideo(io.ComfyNode):
             colour=colour,
             memory=host.Memory(model),
         )
-        given = video.get_stream_source()
-        source = given if isinstance(given, bytes_io.BytesIO) else Path(given)
+        source = _file(video)
         clip, output, trim = _film(source, _trim(video), painter, steadiness)
         if not output.target.exists():
             notes = paint_film(
@@ -115,6 +116,24 @@ class AnimeBGApplyStyleToVideo(io.ComfyNode):
         return io.NodeOutput(InputImpl.VideoFromFile(str(output.target)))
 
 
+def _file(video: Any) -> Path:
+    """The file that a video is in. One in memory is laid into a file that is named by its bytes, so
+    that a run that was stopped knows it again.
+    """
+    made = host.temporary_folder() / f"animebg-{uuid.uuid4().hex}.mp4"
+    if isinstance(video, InputImpl.VideoFromComponents):
+        video.save_to(str(made))  # since its stream has no name, by which hosts of 0.3 know formats
+    else:
+        given = video.get_stream_source()
+        if isinstance(given, str):
+            return Path(given)
+        made.write_bytes(given.getbuffer())
+    digest = hashlib.sha256(made.read_bytes()).hexdigest()
+    source = made.replace(made.with_name(f"animebg-{digest[:16]}.mp4"))
+    os.utime(source, (0, 0))  # the same bytes are the same film, whenever they were written
+    return source
+
+
 def _trim(video: Any) -> tuple[Fraction, Fraction | None]:
     """Start and stop in seconds of the part that the host means; older hosts know no parts."""
     ask = getattr(video, "get_active_trim_window", None)
@@ -125,7 +144,7 @@ def _trim(video: Any) -> tuple[Fraction, Fraction | None]:
 
 
 def _film(
-    source: Path | bytes_io.BytesIO,
+    source: Path,
     part: tuple[Fraction, Fraction | None],
     painter: Painter,
     steadiness: float,

@@ -639,6 +639,26 @@ def test_a_film_is_painted_with_its_sound_and_the_part_that_the_host_means(nodes
     assert len(times_of(Path(part.get_stream_source()))) == 5
 
 
+def test_a_film_in_memory_is_painted_as_one_in_a_file_and_known_again(nodes, model, film):
+    import io
+
+    from clips import packets, times_of
+    from comfy_stand_ins import _VideoFromComponents, _VideoFromFile
+
+    def run(video):
+        (made,) = nodes.AnimeBGApplyStyleToVideo.execute(model, video, steadiness=1.0)
+        return Path(made.get_stream_source())
+
+    expected = run(_VideoFromFile(str(film)))
+    in_memory = run(_VideoFromFile(io.BytesIO(film.read_bytes())))
+    assert packets(in_memory, "video") == packets(expected, "video")
+    assert packets(in_memory, "audio") == packets(film, "audio")
+    made = _VideoFromComponents(None)
+    made.save_to = lambda path: Path(path).write_bytes(film.read_bytes())
+    assert run(made) == in_memory  # the same bytes: the same film, painted before
+    assert times_of(in_memory) == times_of(film)
+
+
 def test_a_cancelled_film_goes_on_when_it_is_queued_again(nodes, model, film, host, monkeypatch):
     from comfy_stand_ins import _VideoFromFile
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from ..engine.plan import plan_run
 from ..errors import OptionError, VideoError
-from ..files.video.containers import FilmSource
 from ..files.video.output import FilmOutput
 from ..files.video.reading import Clip
 from ..files.video.writing import Trim
@@ -69,7 +68,7 @@ def paint_film(
     output: FilmOutput,
     painter: Painter,
     *,
-    source: FilmSource | None,
+    source: Path | None,
     steadiness: float = DEFAULT_STEADINESS,
     trim: Trim = Trim(),  # noqa: B008 - frozen
     folder: Path | None = None,
@@ -127,7 +126,7 @@ class FilmRun:
         output: FilmOutput,
         painter: Painter,
         *,
-        source: FilmSource | None,
+        source: Path | None,
         steadiness: float = DEFAULT_STEADINESS,
         trim: Trim = Trim(),  # noqa: B008 - frozen
         folder: Path | None = None,

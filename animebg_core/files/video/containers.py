@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -16,24 +15,20 @@ from av.video.stream import VideoStream
 
 from ...errors import VideoError
 
-FilmSource = Path | io.BytesIO
 _ENDS = 1 << 20  # bytes of each end of a file that tell it from others of its size
 _MOST_BAD = 1000  # places that cannot be read, after which a file is taken to end
 
 
-def opened(source: FilmSource) -> InputContainer:
+def opened(source: Path) -> InputContainer:
     """The container in `source`, to be closed by `with`.
 
     Raises:
         VideoError: it cannot be read, or is none.
     """
-    if isinstance(source, io.BytesIO):
-        source.seek(0)
-    elif source.exists() and source.stat().st_size == 0:
+    if source.exists() and source.stat().st_size == 0:
         raise VideoError("it is empty, 0 bytes")
     try:
-        name = source if isinstance(source, io.BytesIO) else str(source)
-        return av.open(name, "r", metadata_errors="replace")
+        return av.open(str(source), "r", metadata_errors="replace")
     except FileNotFoundError as error:
         raise VideoError("there is no such file") from error
     except (av.error.InvalidDataError, ValueError) as error:
@@ -95,12 +90,9 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator[Any]:
             yield None
 
 
-def source_identity(source: FilmSource) -> dict[str, Any]:
+def source_identity(source: Path) -> dict[str, Any]:
     """What tells a file from another: its size, when it was written, and its ends."""
     digest = hashlib.sha256()
-    if isinstance(source, io.BytesIO):
-        digest.update(source.getbuffer())
-        return {"size": len(source.getbuffer()), "sha256": digest.hexdigest()}
     found = source.stat()
     with source.open("rb") as file:
         digest.update(file.read(_ENDS))

@@ -20,7 +20,6 @@ from PIL import Image
 from ...errors import OptionError
 from ..whole import part_file, whole_file
 from .colour import layout_of
-from .containers import FilmSource
 from .formats import CODECS, Encoding, choose_codec, encoding
 from .names import ANIMATIONS, CONTAINERS, is_numbered, numbered, writes_clip
 from .reading import Shape
@@ -46,7 +45,7 @@ class FilmOutput:
     def join(
         self,
         segments: Sequence[Path],
-        source: FilmSource | None,
+        source: Path | None,
         *,
         folder: Path,
         times: Sequence[int],

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import av
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from ...errors import VideoError
 from .colour import HLG, PQ, RGB, Colours, Layout, layout_of, planar, planar_name, samples, to_rgb
-from .containers import FilmSource, decoder, film_stream, opened, packets, source_identity
+from .containers import decoder, film_stream, opened, packets, source_identity
 
 _GLANCE = (9, 16)  # rows and columns of the smallest picture that shows cuts and fades
 
@@ -147,7 +148,7 @@ class Film:
     Raises, when opened: VideoError, in one line that does not name the file.
     """
 
-    source: FilmSource
+    source: Path
     longest: int | None = None
     shape: Shape = field(init=False)
     notes: list[str] = field(init=False, default_factory=list[str])

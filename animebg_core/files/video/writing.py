@@ -17,7 +17,7 @@ import av
 import av.error
 
 from ...errors import VideoError
-from .containers import FilmSource, film_stream, has_alpha_beside, is_cover, opened
+from .containers import film_stream, has_alpha_beside, is_cover, opened
 from .formats import container_name
 
 
@@ -47,7 +47,7 @@ def join(
     target: Path,
     suffix: str,
     segments: Sequence[Path],
-    source: FilmSource | None,
+    source: Path | None,
     *,
     times: Sequence[int],
     last: int,
