@@ -74,15 +74,16 @@ class Counted(many.Kit):
 
 @dataclass(frozen=True)
 class Sleeping(many.Kit):
-    """Paints nothing, for so many seconds a photo; tells when it began, and in which process."""
+    """Paints nothing, for so many seconds a photo; tells in which process, and when."""
 
     seconds: float = 0.0
 
     def photos(self, items: Sequence[tuple[int, Item]], painter: Painter, tell: Tell) -> None:
         """Sleep."""
         for at, _ in items:
+            began = time.monotonic()
             time.sleep(self.seconds)
-            tell(at, "done", str(os.getpid()))
+            tell(at, "done", f"{os.getpid()} {began} {time.monotonic()}")
 
 
 # --- Overhead and the limit of a driver ---
@@ -98,18 +99,18 @@ def overhead(network: Path, seconds: float, rows: int, workers: int, batch: int)
         piece_of(items, range(at, min(at + batch, rows)), "photos") for at in range(0, rows, batch)
     ]
     began = time.monotonic()
-    seen: dict[str, list[float]] = defaultdict(list)
+    spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with fleet(f"local:{workers}", kit, device="cpu") as crew:
         connected = time.monotonic() - began
         for told in crew.spread(pieces):
-            for _, what, pid in told:
+            for _, what, text in told:
                 if what == "done":
-                    seen[pid].append(time.monotonic())
-    first = min(times[0] for times in seen.values()) - began - seconds * batch
-    # Of each worker, from the end of its first piece to that of its last.
-    spent = sum(times[-1] - times[batch - 1] for times in seen.values())
-    count = sum(len(times) - batch for times in seen.values())
-    more = spent / count - seconds
+                    pid, *span = text.split()
+                    spans[pid].append((float(span[0]), float(span[1])))
+    first = min(start for own in spans.values() for start, _ in own) - began
+    # Of each worker, from the beginning of its first photo to the end of its last.
+    spent = sum(max(end for _, end in own) - min(s for s, _ in own) for own in spans.values())
+    more = spent / rows - seconds
     return [
         str(workers),
         f"{seconds:g}",

@@ -13,6 +13,9 @@ import pytest
 
 pytest.importorskip("av", exc_type=ImportError)
 
+import oracle  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
 from animebg_core import Painter  # noqa: E402
 from animebg_core.cli import main, many  # noqa: E402
 from animebg_core.cluster import fleet as fleet_module  # noqa: E402
@@ -199,6 +202,16 @@ def test_a_dry_run_says_what_would_go_where_and_makes_nothing(job, source, capsy
     assert not out.exists()
 
 
+@pytest.mark.parametrize("place", ["in", "out"])
+def test_an_address_of_an_object_store_is_refused_with_what_to_do(job, place, capsys, tmp_path):
+    capsys.readouterr()
+    where = ["s3://photos/in", "-o", str(tmp_path)] if place == "in" else ["-o", "gs://photos/out"]
+    assert main(["stylize", *job[0][1:2], *where]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "://photos/" in line and "mount" in line
+    assert os.listdir(tmp_path) == []
+
+
 # --- Ray on this machine ---
 
 
@@ -263,6 +276,23 @@ def test_rays_workers_paint_what_one_process_does_byte_for_byte(ray, job, tmp_pa
     failed = (tmp_path / "failed").read_text().splitlines()
     assert sorted(Path(line).name for line in failed) == ["cut.jpg", "none.png"]
     assert any("Ray Data" in line and "MapBatches(RowWorker)" in line for line in lines)
+
+
+@pytest.mark.ray
+def test_overhead_is_measured(ray, tmp_path):
+    """The smallest of the benchmark's rows; its fleet would take too long to start here."""
+    network = tmp_path / "net.safetensors"
+    save_file(oracle.random_state((2, 3, 4), 1), network)
+    code = "import sys; from pathlib import Path; from benchmarks import cluster;"
+    code += "print(*cluster.overhead(Path(sys.argv[1]), 0.01, 4, 1, 2), sep='|')"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(network)], cwd=ROOT, capture_output=True, text=True,
+        timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    workers, seconds, batch, photos, more, *_ = done.stdout.split("|")
+    assert (workers, seconds, batch, photos) == ("1", "0.01", "2", "4")
+    assert 0 <= float(more) < 1000  # milliseconds: two rows, handed over on a busy machine
 
 
 @pytest.mark.ray

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,12 @@ def plan_jobs(
         OptionError: no photo, several for one file, two with one output, an output that is an
             input, or an output format that is not written.
     """
+    for given in (*inputs, output):
+        if re.match(r"[a-z][a-z0-9+.-]+://", given, re.IGNORECASE) and not os.path.exists(given):
+            raise OptionError(
+                f"{given} is an address, and files are wanted: mount it as a folder (rclone mount,"
+                " gcsfuse, mount-s3), or copy it first"
+            )
     root = Path(output)
     named = root.suffix.lower() in PHOTO_SUFFIXES | FILM_SUFFIXES or writes_clip(root)
     if named and not output.endswith(("/", os.sep)) and not os.path.isdir(root):
