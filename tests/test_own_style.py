@@ -79,57 +79,77 @@ def alike(one, other):
 # --- The colour map ---
 
 
-def test_the_map_gives_the_frames_mean_and_covariance(folders, monkeypatch):
-    for bound, value in (("WIDEST", 1e9), ("NARROWEST", 0.0), ("FARTHEST", 1.0)):
+def test_the_linear_map_gives_the_frames_mean_and_covariance(folders, monkeypatch):
+    for bound, value in (("WIDEST", 1e9), ("NARROWEST", 0.0), ("FARTHEST", 1.0), ("TINGED", 1.0)):
         monkeypatch.setattr(palette, bound, value)
     source, target = (palette.moments(as_arrays(folders / name)) for name in ("photos", "frames"))
-    towards = palette.colour_map(source, target)
-    mean = towards.matrix @ source.mean + towards.shift
-    covariance = towards.matrix @ source.covariance @ towards.matrix.T
-    np.testing.assert_allclose(mean, target.mean, atol=1e-9)
+    towards = palette.linear_map(source, target)
+    shift, matrix = towards.weights[0], towards.weights[1:4].T
+    np.testing.assert_allclose(matrix @ source.mean + shift, target.mean, atol=1e-9)
     # Up to the grain of 2 levels that both are given.
+    covariance = matrix @ source.covariance @ matrix.T
     np.testing.assert_allclose(covariance, target.covariance, atol=2e-3)
-    assert np.linalg.eigvalsh(towards.matrix).min() > 0
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)  # it turns no colour, as it need not
+    assert np.linalg.eigvalsh(matrix).min() > 0
+
+
+def test_a_known_change_of_colours_is_found(folders):
+    photos = as_arrays(folders / "photos")
+    light = [photo / 255 for photo in photos]
+    bent = [
+        np.stack([x[..., 0] ** 0.7, x[..., 1], 0.3 + 0.5 * x[..., 2] ** 1.6], -1) for x in light
+    ]
+    wanted = [np.uint8(np.rint(x * 255)) for x in bent]
+
+    def off(towards):
+        pairs = zip(photos, wanted, strict=True)
+        return np.mean([np.abs(towards(a).astype(float) - b).mean() for a, b in pairs])
+
+    linear = off(palette.linear_map(palette.moments(photos), palette.moments(wanted)))
+    found = off(palette.colour_map(photos, wanted))
+    assert found < min(6, 0.3 * off(palette.SAME))  # levels of 255
+    assert found < 2 * linear  # which has exact moments, of the very same pictures
 
 
 def test_how_far_the_map_goes_is_chosen(folders):
-    source, target = (palette.moments(as_arrays(folders / name)) for name in ("photos", "frames"))
-    nothing = palette.colour_map(source, target, 0.0)
-    np.testing.assert_allclose(nothing.matrix, np.eye(3), atol=1e-12)
-    np.testing.assert_allclose(nothing.shift, 0, atol=1e-12)
-    half, whole = (palette.colour_map(source, target, match) for match in (0.5, 1.0))
-    mean = half.matrix @ source.mean + half.shift
-    there = whole.matrix @ source.mean + whole.shift
-    np.testing.assert_allclose(mean, (source.mean + there) / 2, atol=1e-9)
-    np.testing.assert_allclose(half.matrix, (np.eye(3) + whole.matrix) / 2, atol=1e-9)
+    source, target = (as_arrays(folders / name) for name in ("photos", "frames"))
+    nothing, half, whole = (palette.colour_map(source, target, match) for match in (0, 0.5, 1))
+    np.testing.assert_array_equal(nothing(source[0]), source[0])
+    np.testing.assert_allclose(half.weights, (palette.SAME.weights + whole.weights) / 2)
 
 
-@pytest.mark.parametrize("kind", ["one hue", "night", "snow", "grey", "neon", "noise"])
+def test_slopes_are_those_of_the_map(folders):
+    towards = palette.colour_map(*(as_arrays(folders / name) for name in ("photos", "frames")))
+    at = np.random.default_rng(0).random((20, 3))
+    step = 1e-6
+    for axis in range(3):
+        ahead = at + step * np.eye(3)[axis]
+        rise = (palette.terms(ahead) - palette.terms(at)) @ towards.weights / step
+        np.testing.assert_allclose(towards.slopes(at)[:, :, axis], rise, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["one hue", "night", "snow", "grey", "neon", "noise", "one shot"])
 def test_frames_of_other_content_do_not_drive_paintings_to_mud(folders, kind):
-    """Whatever the frames: light stays in its order, contrast within bounds, no colour is lost."""
+    """Whatever the frames: light stays in its order, and contrast within bounds."""
     draw = np.random.default_rng(5)
     made = {
         "one hue": [np.uint8(draw.random((40, 60, 1)) * np.array([200, 120, 20])) for _ in "ab"],
         "night": [np.uint8(draw.random((40, 60, 3)) * 20) for _ in "ab"],
         "snow": [np.uint8(235 + draw.random((40, 60, 3)) * 20) for _ in "ab"],
         "grey": [np.uint8(np.repeat(draw.random((40, 60, 1)) * 255, 3, 2)) for _ in "ab"],
-        "neon": [np.uint8(np.round(draw.random((40, 60, 3))) * 255) for _ in "ab"],
+        "neon": [np.uint8(np.round(draw.random((4, 6, 3))) * 255).repeat(9, 0).repeat(9, 1)] * 2,
         "noise": [np.uint8(draw.random((40, 60, 3)) * 255) for _ in "ab"],
+        "one shot": [np.asarray(scene(3, DUSK))] * 12,
     }[kind]
     photos = as_arrays(folders / "photos")
-    source = palette.moments(photos)
-    towards = palette.colour_map(source, palette.moments(made))
-    gains = np.linalg.eigvalsh(towards.matrix)
-    assert gains.min() >= palette.NARROWEST - 1e-9
-    assert gains.max() <= palette.WIDEST + 1e-9
-    moved = towards.matrix @ source.mean + towards.shift - source.mean
-    assert np.abs(moved).max() <= palette.FARTHEST + 1e-9
-    painted = [towards(photo) for photo in photos]
-    for photo, picture in zip(photos, painted, strict=True):
-        before, after = photo.mean(2).ravel(), picture.mean(2).ravel()
+    towards = palette.colour_map(photos, made)
+    for photo in photos:
+        before, after = photo.mean(2).ravel(), towards(photo).mean(2).ravel()
         assert np.corrcoef(before, after)[0, 1] > 0.7
-        # At most 0.4 of it is taken; what is cut at black or white takes some more.
-        assert after.std() > 0.25 * before.std()
+        # Down to 0.4 of it on the whole, half of that in places; black and white take some more.
+        assert 0.15 * before.std() < after.std() < 3.3 * before.std()
+        moved = np.abs(towards(photo).mean((0, 1)) - photo.mean((0, 1))) / 255
+        assert moved.max() < 2 * palette.FARTHEST  # of one picture, not of all
 
 
 # --- What is learned from, and what not ---
@@ -241,14 +261,11 @@ def test_outputs_that_exist_are_not_written_over(train, folders, capsys):
 
 
 @pytest.mark.parametrize("with_photos", [True, False])
-def test_paintings_get_the_palette_of_the_frames(
-    train, folders, start, capsys, with_photos, monkeypatch
-):
-    monkeypatch.setattr(own, "PALETTE_STEPS", 30)
-    monkeypatch.setattr(own, "_RATE", 0.02)  # of random weights, and in few steps
+def test_paintings_get_the_palette_of_the_frames(train, folders, capsys, with_photos, monkeypatch):
+    monkeypatch.setattr(own, "PALETTE_STEPS", 25)
     frames, photos, out = folders / "frames", folders / "photos", folders / "mine.safetensors"
     option = ["--photos", photos] if with_photos else []
-    assert train(frames, *option, "-o", out) == 0
+    assert train(frames, *option, "-o", out, start="shinkai-lite") == 0
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [str(out), str(folders / "mine.jpg")]
     assert ("stand in" in printed.err) == (not with_photos)
@@ -259,8 +276,10 @@ def test_paintings_get_the_palette_of_the_frames(
         "photos",
     ]
     before, after = (
-        palette.moments(own.painted(load_generator(path), picture) for picture in as_arrays(photos))
-        for path in (start, out)
+        palette.moments(
+            [own.painted(load_generator(path), picture) for picture in as_arrays(photos)]
+        )
+        for path in ("shinkai-lite", out)
     )
     target = palette.moments(as_arrays(frames))
 
@@ -269,7 +288,7 @@ def test_paintings_get_the_palette_of_the_frames(
             np.abs(one.mean - target.mean).sum() + np.abs(one.covariance - target.covariance).sum()
         )
 
-    assert distance(after) < 0.7 * distance(before)
+    assert distance(after) < 0.75 * distance(before)
     with Image.open(folders / "mine.jpg") as sheet:
         assert sheet.width > 4 * 90  # four columns
 

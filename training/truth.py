@@ -9,6 +9,10 @@ third lot. Prints a table, the best that one colour matrix does of photo and sta
 
 from __future__ import annotations
 
+import argparse
+import random
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from animebg_core import Generator
+from animebg_core import STYLES, Generator, load_generator
+from animebg_core.training import own
+from animebg_core.training.data import scaled
+from animebg_core.training.palette import linear_map, moments
+from animebg_core.training.pictures import LONGEST, Pictures
 
-from .evaluate import Published, encoder_maps, psnr, spots
+from .evaluate import Published, contact_sheet, encoder_maps, paint, psnr, spots
+from .gather import photos
 
 Picture = np.ndarray  # uint8 RGB [H, W, 3]
 
@@ -124,3 +133,98 @@ def best_of_all(made: list[Picture], wanted: list[Picture]) -> list[Picture]:
     b = np.concatenate([y.reshape(-1, 3) for y in wanted]).astype(np.float64)
     matrix = np.linalg.solve(a.T @ a, a.T @ b)
     return [np.rint((x / 255 @ matrix[:3] + matrix[3]).clip(0, 255)).astype(np.uint8) for x in made]
+
+
+def photos_of(
+    folder: Path, frames: int, held_out: int
+) -> tuple[list[Path], list[Path], list[Path]]:
+    """Photographs for the frames, to train on, and held out: of what `gather` laid out, or of any
+    folder, in an order of its own.
+    """
+    if (folder / "index.json").exists():
+        rest, held = photos(folder, "train"), photos(folder, "holdout")[:held_out]
+    else:
+        rest = sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png"))
+        random.Random(1).shuffle(rest)
+        rest, held = rest[held_out:], rest[:held_out]
+    random.Random(1).shuffle(rest)
+    return rest[:frames], rest[frames:], held
+
+
+def palette(order: own.Order, folder: Path, seconds: list[float]) -> own.Palette:
+    """Trained as `animebg train` trains; the seconds that it took are added."""
+    began = time.monotonic()
+    training = own.begin(order, folder / "truth.safetensors")
+    training.go(training.steps, look_every=1 << 30, save_seconds=1e9)
+    seconds.append(time.monotonic() - began)
+    return training
+
+
+def main() -> None:
+    """Train, measure, print; save a contact sheet if asked to."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--teachers", required=True, type=Path, help="the published networks")
+    parser.add_argument("--photos", required=True, type=Path, help="folder with index.json, or any")
+    parser.add_argument("--published", required=True, type=Path, help="their paintings, kept")
+    parser.add_argument("--target", default="kon", choices=list(STYLES))
+    parser.add_argument("--start", default="shinkai-lite", help="a style, or a file")
+    parser.add_argument("--frames", type=int, default=56, help="how many")
+    parser.add_argument("--held-out", type=int, default=20, help="photographs to measure on")
+    parser.add_argument("--size", type=int, default=384, help="longest side")
+    parser.add_argument("--steps", type=int, default=own.PALETTE_STEPS)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--alone", action="store_true", help="also without any photographs")
+    parser.add_argument("--ceiling", help="a network to compare with, such as kon-lite")
+    parser.add_argument("--sheet", type=Path, help="write a contact sheet here")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
+    own.PALETTE_STEPS = args.steps
+    for_frames, for_training, held_out = photos_of(args.photos, args.frames, args.held_out)
+    published = Published(args.teachers, args.published)
+    truth = Truth(published, args.target, held_out, args.size)
+    frames = [published.pair(args.target, path, args.size)[1] for path in for_frames]
+    network = load_generator(args.start)
+    started = [own.painted(network, photo) for photo in truth.photos]
+    start = truth.figures(started)
+
+    def show(name: str, made: list[Picture], seconds: float | None = None) -> None:
+        print(row(name, seconds, truth.figures(made), start), flush=True)
+
+    print(f"{args.target} from {args.start}: {len(frames)} frames, {len(for_training)} photographs")
+    print(HEAD, flush=True)
+    show("the photo", truth.photos)
+    show("start", started)
+    known = [np.asarray(scaled(path, 320)) for path in for_training[:100]]
+    wanted = moments(frames)
+    to_frames = linear_map(moments(known), wanted)
+    show("photo and one matrix", [to_frames(photo) for photo in truth.photos])
+    to_frames = linear_map(moments([own.painted(network, photo) for photo in known]), wanted)
+    show("start and one matrix", [to_frames(picture) for picture in started])
+    best = best_of_all(started, truth.truths)
+    show("start and the best matrix, by the truths", best)
+    given = Pictures({Path(f"{n}"): frame for n, frame in enumerate(frames)})
+    pictures = Pictures({path: np.asarray(scaled(path, LONGEST)) for path in for_training})
+    seconds: list[float] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        order = own.Order(network, args.start, given, pictures, seed=args.seed)
+        training = palette(order, Path(scratch, "with"), seconds)
+        show("start and the map", [training.towards(picture) for picture in started])
+        learned = [own.painted(training.network(), photo) for photo in truth.photos]
+        show("palette", learned, seconds[-1])
+        if args.alone:
+            order = own.Order(network, args.start, given, None, seed=args.seed)
+            training = palette(order, Path(scratch, "without"), seconds)
+            made = [own.painted(training.network(), photo) for photo in truth.photos]
+            show("palette, without photos", made, seconds[-1])
+    if args.ceiling:
+        ceiling = load_generator(args.ceiling)
+        show(args.ceiling, [paint(ceiling, photo) for photo in truth.photos])
+    if args.sheet:
+        rows = list(zip(truth.photos, truth.truths, learned, strict=True))
+        contact_sheet(rows, truth.names).save(args.sheet, quality=88)
+
+
+if __name__ == "__main__":
+    main()

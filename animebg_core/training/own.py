@@ -28,7 +28,7 @@ from .data import cut, to_input, to_pixels, variants
 from .loop import Progress, Training, read_state
 from .losses import far_loss, felt_picture, picture_loss, spike_loss
 from .network import levelled, run_maps
-from .palette import PHOTOGRAPHS, ColourMap, colour_map, moments
+from .palette import PHOTOGRAPHS, ColourMap, colour_map, linear_map, moments
 from .pictures import Pictures
 
 PALETTE_STEPS = 120
@@ -105,7 +105,7 @@ def painted(generator: Generator, rgb: Pixels) -> Pixels:
 def stand_ins(frames: Pictures) -> Pictures:
     """Frames in the colours of photographs, for those who have no photographs at hand."""
     measured = moments(_measured(frames))
-    to_photographs = colour_map(measured, PHOTOGRAPHS)
+    to_photographs = linear_map(measured, PHOTOGRAPHS)
     return Pictures({name: to_photographs(pixels) for name, pixels in frames.pixels.items()})
 
 
@@ -123,7 +123,7 @@ class Palette(Training):
 
     def state(self) -> dict[str, Any]:
         """See `Training`."""
-        towards = [torch.from_numpy(self.towards.matrix), torch.from_numpy(self.towards.shift)]
+        towards = torch.from_numpy(self.towards.weights)
         return super().state() | {"origin": self.origin, "towards": towards}
 
     def train_step(self) -> tuple[float, ...]:
@@ -166,11 +166,10 @@ def begin(order: Order, target: Path) -> Palette:
         )
     pictures = order.photos or stand_ins(order.frames)
     if found:
-        matrix, shift = (side.cpu().numpy() for side in found["towards"])
-        towards = ColourMap(matrix, shift)
+        towards = ColourMap(found["towards"].cpu().numpy())
     else:
-        source = moments(painted(order.start, pixels) for pixels in _measured(pictures))
-        towards = colour_map(source, moments(_measured(order.frames)), order.match)
+        source = [painted(order.start, pixels) for pixels in _measured(pictures)]
+        towards = colour_map(source, _measured(order.frames), order.match)
     training = Palette(folder, order, pictures, towards, PALETTE_STEPS)
     if found:
         training.take(found)
