@@ -11,7 +11,7 @@ from typing import Literal
 
 Kind = Literal["photos", "begin", "gather", "paint", "join"]
 
-_BATCH_BYTES = 8 << 20  # of small files that are painted as one piece
+_BATCH_BYTES = 64 << 20  # of files that are painted as one piece: a driver hands out only so many
 _BATCH_FILES = 32
 _EACH = 4  # pieces a worker at least, where there are enough: or one is left with the last
 
