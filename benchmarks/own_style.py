@@ -1,0 +1,106 @@
+"""Trainings of a style killed at random moments: they go on, and end with the same weights.
+
+    python -m benchmarks.own_style --kills 20
+
+With a small random network and pictures made up for it; how near a style comes to a truth that is
+known: `python -m training.truth`. A few kills run in the suite (tests/test_own_style.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from animebg_core.cli import main as command
+from animebg_core.training import data, own
+
+from ._common import oracle
+
+
+def _forked(work: list[str]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        status = 70
+        try:
+            status = command(work)
+        finally:
+            os._exit(status)
+    return pid
+
+
+def _status(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _pictures(folder: Path, seed: int) -> Path:
+    folder.mkdir()
+    draw = np.random.default_rng(seed)
+    for number in range(20):
+        small = Image.fromarray(draw.integers(0, 256, (6, 9, 3), np.uint8))
+        small.resize((96, 64), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return folder
+
+
+def kills(count: int, seed: int) -> tuple[int, int]:
+    """Of `count` kills at random moments of trainings, how many hit one, and wrong ends."""
+    chance = random.Random(seed)
+    hit = wrong = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        start = folder / "start.safetensors"
+        save_file(oracle.random_lite_state((8, 12, 8), 1), start)
+        frames, photos = _pictures(folder / "frames", 1), _pictures(folder / "photos", 2)
+        fixed = ["train", str(frames), "--photos", str(photos), "--start", str(start)]
+        fixed += ["--device", "cpu", "-o"]
+        began = time.monotonic()
+        assert _status(_forked([*fixed, str(folder / "whole.safetensors")])) == 0
+        lasts = time.monotonic() - began
+        whole = load_file(folder / "whole.safetensors")
+        done, target = 0, folder / "0.safetensors"
+        while done < count:
+            pid = _forked([*fixed, str(target)])
+            time.sleep(chance.uniform(0, lasts))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            done += 1
+            hit += _status(pid) == -signal.SIGKILL
+            if chance.random() < 0.5 or done == count:  # and sometimes killed again
+                status = _status(_forked([*fixed, str(target)]))
+                made = load_file(target)
+                same = all(torch.equal(made[name], whole[name]) for name in whole)
+                left = own.state_folder(target).exists()
+                wrong += status not in (0, 2) or not same or left  # 2: it was finished
+                target = folder / f"{done}.safetensors"
+    return hit, wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)  # a pool of threads does not live on in a forked child
+    data._WINDOWS = (((48, 32), (64, 96)),)  # pyright: ignore[reportPrivateUsage]
+    own.PALETTE_STEPS, own.SAVE_SECONDS = 30, 0.0
+    hit, wrong = kills(args.kills, args.seed)
+    print(f"{args.kills} kills, {hit} of them in a training: {wrong} ended otherwise")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
