@@ -206,7 +206,11 @@ def _connected(address: str, kit_bytes: int) -> Any:
         with _own_signals(), _silence():
             ray.init(**options, log_to_driver=False, configure_logging=False)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise ClusterError(f"no Ray cluster at {address}: {_line(error)}") from error
+        # Ray's own `ray start` asks for a token wherever it finds one; its clients do not send it.
+        hint = (
+            "" if local or "RAY_AUTH_MODE" in os.environ else "; RAY_AUTH_MODE=token sends a token"
+        )
+        raise ClusterError(f"no Ray cluster at {address}: {_line(error)}{hint}") from error
     context: Any = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
