@@ -37,6 +37,7 @@ from .sample_nodes import AnimeBGSamplePhoto, AnimeBGSampleVideo
 from .video_node import AnimeBGApplyStyleToVideo
 
 # Labels and not keys: what stands in a saved workflow is what its reader sees.
+_STEPS = 1000  # of a frame, for the bar
 _STYLES = {style.label: style for style in (*STYLES.values(), *LITE_STYLES.values())}
 
 
@@ -175,6 +176,16 @@ class AnimeBGApplyStyle(io.ComfyNode):
                         ),
                     )
                 ),
+                io.Combo.Input(
+                    "batch",
+                    options=["images", "frames"],
+                    default="images",
+                    optional=True,
+                    tooltip=(
+                        "images: each of a batch is painted for itself. frames: they are a film in "
+                        "order, painted steady, with one set of colours for each shot."
+                    ),
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="Same size, batch and channels."),
@@ -198,6 +209,7 @@ class AnimeBGApplyStyle(io.ComfyNode):
         detail: Detail = "photo",
         colour: float = 1.0,
         memory_limit_gb: float = 0.0,
+        batch: str = "images",
     ) -> io.NodeOutput:
         started, memory = time.monotonic(), host.Memory(model)
         model.load(0)  # a plan depends on where the network runs
@@ -213,7 +225,10 @@ class AnimeBGApplyStyle(io.ComfyNode):
         )
         bar = host.Bar(_left(len(image)))
         try:
-            painted = painter.paint_images(image, progress=bar, preview=bar.show)
+            if batch == "frames":
+                painted = _paint_frames(painter, image, bar)
+            else:
+                painted = painter.paint_images(image, progress=bar, preview=bar.show)
         except MemoryBudgetError as error:
             raise _in_gb(error, memory_limit_gb) from None
         took = f"{memory.reserved / 1e9:.1f} GB, {time.monotonic() - started:.1f} s"
@@ -286,6 +301,17 @@ def _in_gb(error: MemoryBudgetError, limit: float) -> MemoryBudgetError:
         "more, or to 0 for what ComfyUI reports free"
     )
     return MemoryBudgetError(text, needed=error.needed, available=error.available)
+
+
+def _paint_frames(painter: Painter, images: torch.Tensor, bar: host.Bar) -> torch.Tensor:
+    """The images as frames of a film in order."""
+    # Here, since PyAV takes a second to load.
+    from .animebg_core.film.batch import paint_batch
+
+    def tell(done: float) -> None:
+        bar(round(done * _STEPS), len(images) * _STEPS)
+
+    return paint_batch(images, painter, tell=tell, finished=bar.show)
 
 
 def _left(count: int) -> Callable[[int, int], str]:

@@ -271,6 +271,16 @@ def test_a_film_is_painted_as_on_the_command_line(host, client, tmp_path):
     assert times_of(painted) == times_of(clip)
 
 
+def test_a_batch_of_frames_is_a_film(host, client):
+    graph = Graph()
+    still = graph("RepeatImageBatch", image=graph("LoadImage", image="photo.png"), amount=3)
+    painted = graph.apply(graph.load("Makoto Shinkai (Lite)"), still, batch="frames")
+    pictures = client.run(graph.save(painted))
+    expected = saved(stylize(tensor(photo(160, 112)), load_generator("shinkai-lite")))
+    assert len(pictures) == 3
+    assert all(difference(pixels(png), expected) <= 1 for png in pictures)
+
+
 def test_the_program_in_the_readme_runs(host, tmp_path):
     text = (comfy_host.ROOT / "README.md").read_text(encoding="utf-8").split("### Headless")[1]
     program = text.split("```python\n")[1].split("```")[0]

@@ -16,13 +16,14 @@ av = pytest.importorskip("av", exc_type=ImportError)
 
 from clips import Sound, make_clip, packets, pictures, times_of  # noqa: E402
 
-from animebg_core import load_generator  # noqa: E402
+from animebg_core import load_generator, stylize  # noqa: E402
 from animebg_core.errors import OptionError, VideoError  # noqa: E402
 from animebg_core.files.video.output import film_output  # noqa: E402
 from animebg_core.files.video.reading import Film  # noqa: E402
 from animebg_core.files.video.writing import Trim  # noqa: E402
 from animebg_core.film import film as film_module  # noqa: E402
 from animebg_core.film import frames as frames_module  # noqa: E402
+from animebg_core.film.batch import paint_batch  # noqa: E402
 from animebg_core.film.film import paint_film  # noqa: E402
 from animebg_core.film.looks import burst  # noqa: E402
 from animebg_core.film.motion import _Shift, find_motion, shift  # noqa: E402
@@ -440,3 +441,66 @@ def test_animations_and_numbered_pictures_go_in_and_out(tmp_path, checkpoint, mo
     assert main(["stylize", "frames/%03d.png", "-o", "again.apng", *style]) == 0
     with Image.open("again.apng") as again:
         assert again.n_frames == 4 and again.size == first.size
+
+
+# --- Batches ---
+
+
+def batch(frames) -> torch.Tensor:
+    return torch.from_numpy(np.stack(frames)).float()
+
+
+CUT = [*pan(6), *pan(5, seed=1)]
+
+
+def test_a_batch_of_frames_is_painted_as_the_film_of_them(paint, painter):
+    film = Film(paint(CUT, steadiness=1.0))
+    its = np.stack([frame.pixels() for _, frame in film.frames()]).astype(np.float32) / 257
+    mine = paint_batch(batch(CUT), painter).numpy() * 255
+    # The clip has 8 bits of a luma and two colours; random networks blow that up.
+    assert np.abs(mine - its).mean() < 3
+    assert np.abs(mine - np.stack(CUT) * 255).mean() > 15
+
+
+def test_a_shot_of_a_batch_owes_nothing_to_the_one_before(painter):
+    painted = paint_batch(batch(CUT), painter)
+    alone = [paint_batch(batch(part), painter) for part in (CUT[:6], CUT[6:])]
+    assert torch.equal(painted, torch.cat(alone))
+
+
+def test_a_still_batch_is_painted_as_its_picture(painter):
+    still = batch(CUT[:1]).repeat(4, 1, 1, 1)
+    expected = stylize(still[:1], painter.generator)
+    # 16 bits on the way in and out, which the norms of a small random network blow up.
+    assert (paint_batch(still, painter) - expected).abs().max() < 1e-3
+
+
+def test_strength_masks_and_alpha_of_a_batch_are_those_of_images(painter):
+    images = torch.cat([batch(CUT[:4]), torch.rand(4, *SIZE, 1)], 3)
+    full = paint_batch(images, painter)
+    assert torch.equal(full[..., 3], images[..., 3])
+    masks = torch.zeros(4, *SIZE)
+    masks[1, 10:20] = 1
+    masks[2] = 1
+    mixed = paint_batch(images, Painter(painter.generator, strength=0.5, mask=masks))
+    assert torch.equal(mixed[0], images[0]) and torch.equal(mixed[1, :10], images[1, :10])
+    half = (images + full) / 2
+    for got, wanted in ((mixed[2], half[2]), (mixed[1, 10:20], half[1, 10:20])):
+        assert (got - wanted).abs().max() < 1e-6
+    assert torch.equal(paint_batch(images, Painter(painter.generator, strength=0)), images)
+
+
+def test_a_batch_tells_how_far_it_is_and_can_be_stopped(painter):
+    told, shown = [], []
+    paint_batch(batch(CUT[:3]), painter, tell=told.append, finished=shown.append)
+    assert told == sorted(told) and told[-1] >= 3 and len(shown) == 3
+    assert shown[0].shape == (1, *SIZE, 3)
+
+    def stop(done):
+        if done > 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        paint_batch(batch(CUT[:3]), painter, tell=stop)
+    with pytest.raises(OptionError):
+        paint_batch(batch(CUT[:1]), painter, steadiness=2.0)

@@ -32,8 +32,6 @@ from .steady import REACH
 from .work import FilmPlan, Work, film_identity, make_plan
 
 DEFAULT_STEADINESS = 1.0
-_KEYS = 6  # frames that stand for a shot, at most
-_KEY_PIXELS = 8_000_000  # of all of them together: they go through the network side by side
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,9 +267,7 @@ class FilmRun:
             seen += 1
             self._report(Progress("reading", seen, 0))
 
-        shape = self._clip.shape
-        keys = max(1, min(_KEYS, _KEY_PIXELS // (shape.height * shape.width)))
-        plan = make_plan(self._clip, self._trim, keys=keys, step=step)
+        plan = make_plan(self._clip, self._trim, step=step)
         work.save_plan(plan)
         return plan
 
@@ -327,10 +323,9 @@ class FilmRun:
             strength=self._strength,
             steadiness=self._steadiness,
             motion=self._motion,
-            encoding=self._output.encoding,
             tell=self._tell,
             finished=self._finished,
-        ).paint(missing)
+        ).paint(missing, self._output.encoding)
 
     def _tell(self, share: float) -> None:
         """A part of a frame has been computed."""

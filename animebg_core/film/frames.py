@@ -47,26 +47,25 @@ class Frames:
     strength: float
     steadiness: float
     motion: Motion
-    encoding: Encoding
     tell: Callable[[float], None]
     finished: Callable[[NDArray[np.uint16]], None]
 
-    def paint(self, missing: Sequence[int]) -> None:
+    def paint(self, missing: Sequence[int], encoding: Encoding) -> None:
         """Paint segments, numbers in rising order; meanwhile others are decoded and encoded."""
         plan = self.plan
         segment: SegmentFile | None = None
         pending: list[Future[None]] = []
         with (
-            closing(Looks(self.clip, plan, self.work, self.painter, self.tell)) as looks,
             ThreadPoolExecutor(1) as writer,
+            closing(self.looks()) as looks,
         ):
             try:
                 for numbers in _runs(missing):
                     frames = range(plan.segments[numbers[0]].start, plan.segments[numbers[-1]].stop)
-                    for index, pixels in self._composed(frames, looks):
+                    for index, pixels in self.composed(frames, looks):
                         number, own = plan.segment_of(index)
                         if segment is None:
-                            segment = SegmentFile(self.work.segment(number), self.encoding)
+                            segment = SegmentFile(self.work.segment(number), encoding)
                         pending.append(writer.submit(segment.add, pixels))
                         if index + 1 == own.stop:
                             pending.append(writer.submit(segment.finish))
@@ -83,8 +82,12 @@ class Frames:
                     writer.submit(segment.abort)
                 raise
 
-    def _composed(self, frames: range, looks: Looks) -> Iterator[tuple[int, NDArray[np.uint16]]]:
-        """Frames `frames` as they are to be encoded, [H, W, 3 or 4]."""
+    def looks(self) -> Looks:
+        """The statistics of shots, as they come; to be closed."""
+        return Looks(self.clip, self.plan, self.work, self.painter, self.tell)
+
+    def composed(self, frames: range, looks: Looks) -> Iterator[tuple[int, NDArray[np.uint16]]]:
+        """Frames `frames` as they are to be encoded: number, and [H, W, 3 or 4]."""
         given: dict[int, NDArray[np.uint16]] = {}
         reach = REACH if self.steadiness else 0
         needed = range(max(0, frames.start - reach), min(len(self.plan), frames.stop + reach))

@@ -37,6 +37,8 @@ from .motion import find_motion
 from .shots import Shot, find_shots
 
 SEGMENT = 32  # frames
+_KEYS = 6  # frames that stand for a shot, at most
+_KEY_PIXELS = 8_000_000  # of all of them together: they go through the network side by side
 _VERSION = 1  # of what lies in the folder, and of what makes a frame what it is
 
 
@@ -75,11 +77,10 @@ class FilmPlan:
         return number, self.shots[number]
 
 
-def make_plan(clip: Clip, trim: Trim, *, keys: int, step: Any = None) -> FilmPlan:
+def make_plan(clip: Clip, trim: Trim, *, step: Any = None) -> FilmPlan:
     """Read the clip once: times, cuts, exposures.
 
     Args:
-        keys: the most frames that stand for a shot.
         step: called after every frame; may raise to stop.
 
     Raises:
@@ -109,6 +110,7 @@ def make_plan(clip: Clip, trim: Trim, *, keys: int, step: Any = None) -> FilmPla
             raise VideoError(f"nothing to paint: it is {float(seconds[-1]):.2f} seconds long")
         moved = int(times[0]) + round(trim.start / tick)
     small = np.array(glances[kept[0] : kept[-1] + 1], np.float32)
+    keys = max(1, min(_KEYS, _KEY_PIXELS // (clip.shape.height * clip.shape.width)))
     return FilmPlan(
         int(kept[0]), int(times[0]), times[kept] - moved, tuple(find_shots(small, keys=keys))
     )
