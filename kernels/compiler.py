@@ -86,7 +86,7 @@ def compile_library(
         options += ["-DAB_WIDE"]
     if sanitise:
         compiler = ["gcc"]
-        options = [*options, "-O1", "-g", "-fsanitize=address", "-fno-omit-frame-pointer"]
+        options = [*options, "-O1", "-g1", "-fsanitize=address", "-fno-omit-frame-pointer"]
     else:
         compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target]
     files = {**sets, "layers.c": [], "sets.c": [], "threads.c": []}
