@@ -14,6 +14,7 @@ from PIL import Image
 
 import animebg_core
 from animebg_core.cli import jobs, main, stylize, terminal
+from animebg_core.painter import Painter
 
 ROOT = Path(animebg_core.__file__).parent.parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="needs what Linux has")
@@ -176,11 +177,11 @@ def test_ctrl_c_answers_within_a_second_while_a_read_hangs(checkpoint, tmp_path)
     code = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from animebg_core.cli import main, stylize\n"
+        "from animebg_core.cli import main, photos\n"
         "def hang(*args, **options):\n"
         "    print('hangs', flush=True)\n"
         "    time.sleep(60)\n"
-        "stylize.read_photo = hang\n"
+        "photos.read_photo = hang\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     args = ["stylize", tmp_path / "a.png", "-o", tmp_path / "o.png", "--style", checkpoint]
@@ -205,7 +206,7 @@ def test_ctrl_c_answers_within_a_second_while_a_read_hangs(checkpoint, tmp_path)
 def test_an_error_of_torch_is_one_line_and_the_others_go_on(run, tmp_path, monkeypatch, capsys):
     saved(tmp_path / "in" / "a.png")
     saved(tmp_path / "in" / "b.png")
-    paint = stylize.Painter.paint
+    paint = Painter.paint
     tried = []
 
     def failing(self, *args, **options):
@@ -214,7 +215,7 @@ def test_an_error_of_torch_is_one_line_and_the_others_go_on(run, tmp_path, monke
             raise RuntimeError("could not create a primitive\nat line 1")
         return paint(self, *args, **options)
 
-    monkeypatch.setattr(stylize.Painter, "paint", failing)
+    monkeypatch.setattr(Painter, "paint", failing)
     assert run(tmp_path / "in", "-o", tmp_path / "out") == 1
     printed = capsys.readouterr()
     assert "a.png: could not create a primitive\n" in printed.err
