@@ -757,6 +757,33 @@ def test_python_m_runs_the_same_command():
     assert done.stdout.endswith(" kernels\n") or "native kernels (" in done.stdout
 
 
+def test_a_photo_is_painted_where_only_the_required_packages_are(tmp_path, checkpoint):
+    """And what is for films, clusters and export alone is not even looked for."""
+    saved(tmp_path / "a.png")
+    code = """if True:
+        import sys
+
+        class OnlyRequired:
+            extras = "av", "cv2", "ray", "pyarrow", "onnx", "onnxruntime", "animebg_kernels"
+
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in self.extras:
+                    looked_for.append(name)
+                    raise ModuleNotFoundError(name)
+
+        looked_for = []
+        sys.meta_path.insert(0, OnlyRequired())
+        from animebg_core.cli import main
+
+        assert main(sys.argv[1:]) == 0
+        assert set(looked_for) <= {"animebg_kernels"}, looked_for
+    """
+    args = ["stylize", tmp_path / "a.png", "-o", tmp_path / "o.png", "--style", checkpoint]
+    root = Path(animebg_core.__file__).parent.parent
+    subprocess.run([sys.executable, "-c", code, *map(str, args)], cwd=root, check=True)
+    assert (tmp_path / "o.png").is_file()
+
+
 def test_the_bar_shows_photos_share_and_time_left(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):

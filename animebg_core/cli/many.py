@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -18,7 +19,6 @@ from ..cluster.paint import paint_everywhere
 from ..cluster.pieces import Item
 from ..cluster.worker import Tell
 from ..files.opening import MAX_PIXELS
-from ..film.film import FilmRun
 from ..painter import Painter
 from .background import begin, finish
 from .clips import clip_failure, film_run, is_clip
@@ -26,6 +26,9 @@ from .jobs import Job
 from .options import Parts, load_parts, make_painter, placed_network
 from .photos import Told, paint_photos
 from .terminal import Bar
+
+if TYPE_CHECKING:
+    from ..film.film import FilmRun
 
 
 def add_ray_option(parser: argparse.ArgumentParser) -> None:

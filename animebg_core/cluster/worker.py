@@ -8,15 +8,17 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
 from .. import __version__
 from ..errors import AnimeBGError
-from ..film.film import FilmRun
 from ..painter import Memory, Painter
 from .pieces import Item, Piece, stamp
+
+if TYPE_CHECKING:
+    from ..film.film import FilmRun
 
 _TRIES = 3  # of what its worker died of each time
 _FEW_SHOTS = 5  # their key frames are fewer than a segment's: not worth a round of their own
