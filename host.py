@@ -134,18 +134,19 @@ def fp16_is_good() -> bool:
 class Bar:
     """The bar of the node that runs, the line of text on it, and pictures of what is coming.
 
-    Called with (work done, work in all), it raises as soon as the user has cancelled.
+    Called with (work done, work in all), it raises as soon as the user has cancelled. A fraction of
+    what is being done counts too.
     """
 
-    def __init__(self, say: Callable[[int, int], str] | None = None) -> None:
+    def __init__(self, say: Callable[[float, int], str] | None = None) -> None:
         """`say` gives the line of text for the work done and the work in all."""
         self._bar = comfy.utils.ProgressBar(_STEPS)
         self._say, self._said, self._step = say, -math.inf, 0
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: float, total: int) -> None:
         # Itself, since the bar looks for a cancel only when it redraws.
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self._step = _STEPS * done // max(total, 1)
+        self._step = int(_STEPS * done // max(total, 1))
         self._bar.update_absolute(self._step)
         if self._say and time.monotonic() >= self._said + 1:
             self._said = time.monotonic()

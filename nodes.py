@@ -37,7 +37,6 @@ from .sample_nodes import AnimeBGSamplePhoto, AnimeBGSampleVideo
 from .video_node import AnimeBGApplyStyleToVideo
 
 # Labels and not keys: what stands in a saved workflow is what its reader sees.
-_STEPS = 1000  # of a frame, for the bar
 _STYLES = {style.label: style for style in (*STYLES.values(), *LITE_STYLES.values())}
 
 
@@ -309,17 +308,17 @@ def _paint_frames(painter: Painter, images: torch.Tensor, bar: host.Bar) -> torc
     from .animebg_core.film.batch import paint_batch
 
     def tell(done: float) -> None:
-        bar(round(done * _STEPS), len(images) * _STEPS)
+        bar(done, len(images))
 
     return paint_batch(images, painter, tell=tell, finished=bar.show)
 
 
-def _left(count: int) -> Callable[[int, int], str]:
+def _left(count: int) -> Callable[[float, int], str]:
     """Says which of `count` images is painted, and how long it takes still."""
     started = time.monotonic()
 
-    def say(done: int, total: int) -> str:
-        number = min(count, 1 + count * done // max(total, 1))
+    def say(done: float, total: int) -> str:
+        number = min(count, 1 + int(count * done // max(total, 1)))
         text = f"image {number} of {count}" if count > 1 else "painting"
         spent = time.monotonic() - started
         # The first moments tell nothing yet.
@@ -391,9 +390,9 @@ def _downloaded(style: Style) -> Path:
 
     folder, started = host.model_folder(), time.monotonic()
 
-    def say(done: int, total: int) -> str:
+    def say(done: float, total: int) -> str:
         if done:
-            return f"downloading {style.label}: {done // 10**6} of {total // 10**6} MB"
+            return f"downloading {style.label}: {int(done) // 10**6} of {total // 10**6} MB"
         if time.monotonic() < started + 2:
             return f"connecting, to download {style.label}"
         return f"no answer yet; instead of waiting, {by_hand(style, folder)}"

@@ -22,7 +22,6 @@ from .animebg_core import DEFAULT_PAINTING_SIZE, Painter
 from .host import LoadedModel
 from .inputs import CATEGORY, AnimeBGModel
 
-_STEPS = 1000  # of a frame, for the bar
 _ALIASES = [
     *("video to anime", "anime video", "video style transfer", "vid2vid", "film", "anime"),
     *("cartoon", "background", "Ghibli", "AnimeGAN", "CartoonGAN"),
@@ -88,7 +87,7 @@ class AnimeBGApplyStyleToVideo(io.ComfyNode):
         mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         # Here, since PyAV takes a second to load.
-        from .animebg_core.film.film import paint_film
+        from .animebg_core.film.film import FilmRun
 
         model.load(0)
         painter = Painter(
@@ -102,7 +101,7 @@ class AnimeBGApplyStyleToVideo(io.ComfyNode):
         source = _file(video)
         clip, output, trim = _film(source, _trim(video), painter, steadiness)
         if not output.target.exists():
-            notes = paint_film(
+            run = FilmRun(
                 clip,
                 output,
                 painter,
@@ -112,7 +111,7 @@ class AnimeBGApplyStyleToVideo(io.ComfyNode):
                 folder=host.work_folder(),
                 report=_Teller(),
             )
-            host.tell("\n".join(notes))
+            host.tell("\n".join(run.whole()))
         return io.NodeOutput(InputImpl.VideoFromFile(str(output.target)))
 
 
@@ -187,12 +186,12 @@ class _Teller:
         done = progress.done if progress.stage == "painting" else 0
         if progress.stage == "joining":
             done = total
-        self._bar(round(_STEPS * done), _STEPS * total)
+        self._bar(done, total)
         if progress.picture is not None and now > self._shown + 0.5:
             self._shown = now
             picture = progress.picture[None, ..., :3].astype("float32")
             self._bar.show(torch.from_numpy(picture) / 65535)
 
-    def _words(self, done: int, total: int) -> str:
+    def _words(self, done: float, total: int) -> str:
         del done, total
         return self._text

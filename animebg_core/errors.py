@@ -5,6 +5,11 @@ class AnimeBGError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, or nothing: below it libraries put what tells users nothing."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
 class StyleError(AnimeBGError, ValueError):
     """A style name that is neither a known key nor an existing file."""
 

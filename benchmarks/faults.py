@@ -39,6 +39,7 @@ from animebg_core.files.photos import read_photo
 from animebg_core.network.checkpoint import load_checkpoint
 
 from ._common import oracle
+from ._forks import ended, fork
 
 SECONDS = 10  # a file that takes longer hangs
 MEMORY = 2 << 30  # bytes of address space that one file may take beside what is there before
@@ -250,7 +251,7 @@ def killed_folder_run(folder: Path, network: Path, chance: random.Random) -> str
     if wrong:
         return f"HALF A FILE: {wrong[0].name}"
     began = time.monotonic()
-    status = _forked(lambda: command(args))
+    status = ended(fork(lambda: command(args)))
     _Pace.folder = max(_Pace.folder, min(2.0, time.monotonic() - began))
     whole = sorted(path.name for path in _named(out)) == sorted(os.listdir(photos))
     return "right" if status == 0 and whole and all(map(_is_whole, _named(out))) else "WRONG"
@@ -266,7 +267,7 @@ def killed_conversion(folder: Path, network: Path, chance: random.Random) -> str
         load_checkpoint(target)
         target.unlink()
     began = time.monotonic()
-    status = _forked(lambda: command(args))
+    status = ended(fork(lambda: command(args)))
     _Pace.conversion = max(_Pace.conversion, min(1.0, time.monotonic() - began))
     load_checkpoint(target)
     return "right" if status == 0 else "WRONG"
@@ -341,29 +342,11 @@ def kills(count: int, seed: int, seconds: float = math.inf) -> dict[str, collect
 
 
 def _killed(work: Callable[[], object], seconds: float) -> None:
-    pid = _fork(work)
+    pid = fork(work)
     time.sleep(seconds)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-
-
-def _forked(work: Callable[[], object]) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(_fork(work), 0)[1])
-
-
-def _fork(work: Callable[[], object]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        status = 70
-        try:
-            status = int(work() or 0)
-        finally:
-            os._exit(status)
-    return pid
+    ended(pid)
 
 
 def _named(out: Path) -> list[Path]:

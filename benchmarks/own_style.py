@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,24 +28,7 @@ from animebg_core.cli import main as command
 from animebg_core.training import data, own
 
 from ._common import oracle
-
-
-def _forked(work: list[str]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        status = 70
-        try:
-            status = command(work)
-        finally:
-            os._exit(status)
-    return pid
-
-
-def _status(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+from ._forks import ended, fork
 
 
 def _pictures(folder: Path, seed: int) -> Path:
@@ -68,21 +52,22 @@ def kills(count: int, seed: int) -> tuple[int, int]:
         fixed = ["train", str(frames), "--photos", str(photos), "--start", str(start)]
         fixed += ["--device", "cpu", "-o"]
         began = time.monotonic()
-        assert _status(_forked([*fixed, str(folder / "whole.safetensors")])) == 0
+        assert ended(fork(lambda: command([*fixed, str(folder / "whole.safetensors")]))) == 0
         lasts = time.monotonic() - began
         whole = load_file(folder / "whole.safetensors")
         number = 0
         while hit < count:
             target = folder / f"{number}.safetensors"
-            pid = _forked([*fixed, str(target)])
+            train = partial(command, [*fixed, str(target)])
+            pid = fork(train)
             time.sleep(chance.uniform(0, lasts))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            if _status(pid) == -signal.SIGKILL:
+            if ended(pid) == -signal.SIGKILL:
                 hit += 1
                 if hit < count and chance.random() < 0.5:  # killed again where it goes on
                     continue
-                status = _status(_forked([*fixed, str(target)]))
+                status = ended(fork(train))
                 made = load_file(target)
                 same = all(torch.equal(made[name], whole[name]) for name in whole)
                 # 2: it was finished, and killed while it ended.

@@ -232,7 +232,7 @@ def table_speed(args: argparse.Namespace) -> None:
     """Frames a second: in memory, one by one, and as films with their files."""
     from animebg_core.files.video.output import film_output
     from animebg_core.files.video.writing import Trim
-    from animebg_core.film.film import paint_film
+    from animebg_core.film.film import FilmRun
 
     painter = Painter(_common.load_network(args).generator)
     first, last = args.frames
@@ -245,9 +245,9 @@ def table_speed(args: argparse.Namespace) -> None:
     def film(steadiness: float) -> None:
         with tempfile.TemporaryDirectory() as folder:
             output = film_output(Path(folder, "out.mp4"), clip.shape, vectors=vectors)
-            paint_film(
+            FilmRun(
                 clip, output, painter, source=args.clips[0], steadiness=steadiness, trim=trim
-            )
+            ).whole()
 
     from animebg_core import stylize
 

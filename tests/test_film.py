@@ -24,7 +24,7 @@ from animebg_core.files.video.writing import Trim  # noqa: E402
 from animebg_core.film import film as film_module  # noqa: E402
 from animebg_core.film import frames as frames_module  # noqa: E402
 from animebg_core.film.batch import paint_batch  # noqa: E402
-from animebg_core.film.film import paint_film  # noqa: E402
+from animebg_core.film.film import FilmRun  # noqa: E402
 from animebg_core.film.looks import burst  # noqa: E402
 from animebg_core.film.motion import _Shift, find_motion, shift  # noqa: E402
 from animebg_core.film.shots import find_cuts, find_shots  # noqa: E402
@@ -85,7 +85,7 @@ def paint(tmp_path, painter):
             codec = "ffv1"
         output = film_output(tmp_path / name, clip.shape, codec=codec, vectors=False)
         one = Painter(painter.generator, strength=strength, mask=mask, painting_size=painting_size)
-        paint_film(clip, output, one, source=source, report=report, **options)
+        FilmRun(clip, output, one, source=source, report=report, **options).whole()
         return tmp_path / name
 
     return run

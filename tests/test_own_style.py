@@ -20,6 +20,7 @@ from animebg_core import blend_generators, load_generator
 from animebg_core.cli import main
 from animebg_core.training import data, own, palette, pictures
 from animebg_core.training.loop import STATE
+from benchmarks._forks import ended, fork
 
 
 def scene(seed, colours=((40, 60, 160), (200, 170, 120), (60, 130, 50)), size=(96, 64)):
@@ -334,18 +335,6 @@ def test_the_seed_decides(train, folders):
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def forked(work):
-    """A child that does it, its number."""
-    pid = os.fork()
-    if pid == 0:
-        status = 70
-        try:
-            status = int(work() or 0)
-        finally:
-            os._exit(status)
-    return pid
-
-
 @FORKS
 def test_killed_and_gone_on_with_it_ends_with_the_same_weights(train, folders, monkeypatch):
     torch.set_num_threads(1)  # a pool of threads does not live on in a forked child
@@ -353,18 +342,16 @@ def test_killed_and_gone_on_with_it_ends_with_the_same_weights(train, folders, m
     whole, cut = folders / "whole.safetensors", folders / "cut.safetensors"
     args = [folders / "frames", "--photos", folders / "photos", "-o"]
     began = time.monotonic()
-    pid = forked(lambda: train(*args, whole))
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert ended(fork(lambda: train(*args, whole))) == 0
     lasts = time.monotonic() - began
     draw = np.random.default_rng(0)
     for _ in range(3):
-        pid = forked(lambda: train(*args, cut))
+        pid = fork(lambda: train(*args, cut))
         time.sleep(draw.uniform(0.3, 0.8) * lasts)
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    pid = forked(lambda: train(*args, cut))
+        ended(pid)
     # The last one may have ended before it was killed, and a finished style is not made again.
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, 2)
+    assert ended(fork(lambda: train(*args, cut))) in (0, 2)
     assert alike(load_file(cut), load_file(whole))
     assert not list(folders.glob(".*"))
 
@@ -439,7 +426,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(train, folders, monkeypatch):
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
             return train(folders / "frames", "-o", out)
 
-        return os.waitstatus_to_exitcode(os.waitpid(forked(work), 0)[1])
+        return ended(fork(work))
 
     assert run(20_000) == 1  # the state has more
     *_, line = said.read_text().splitlines()

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from animebg_core import STYLES, load_generator, stylize
 from animebg_core.training import data, optimizer
-from animebg_core.training.network import run_maps
+from animebg_core.training.network import levelled, run_maps
 from training import distill, evaluate, gather, teach
 
 
@@ -328,7 +328,7 @@ def test_a_levelled_network_is_the_same_with_sums_that_float16_holds(widths):
             tensor.normal_(0, 300)
     image = torch.rand(1, 3, 48, 64) * 2 - 1
     before = run_maps(stages, grown, image, torch.float32)
-    after = run_maps(stages, distill.levelled(stages, grown), image, torch.float32)
+    after = run_maps(stages, levelled(stages, grown), image, torch.float32)
     for stage in stages:
         torch.testing.assert_close(after[stage.name], before[stage.name], rtol=1e-3, atol=1e-3)
         sums = f"{stage.name}.{len(stage.convs) - 1}"

@@ -34,7 +34,7 @@ from animebg_core.network.design import Stage, lite_table, stage_table
 from animebg_core.training.data import to_input
 from animebg_core.training.loop import Progress, Training, read_state
 from animebg_core.training.losses import far_loss, felt_picture, picture_loss, spike_loss
-from animebg_core.training.network import levelled, run_maps
+from animebg_core.training.network import exported, run_maps
 
 from .evaluate import Published
 from .gather import photos
@@ -297,11 +297,9 @@ class Run(Training):
     def export(self, style: str, path: Path) -> None:
         """The averaged network in float16, with its origin in the metadata."""
         names = published_names(self.options.widths.blocks) if self.options.widths.full else {}
-        tensors = {
-            names.get(name, name): tensor.half().contiguous().cpu()
-            for name, tensor in levelled(self.stages, self.tensors(self.average, style)).items()
-            if not name.startswith("reads")
-        }
+        own = self.tensors(self.average, style)
+        kept = {name: tensor for name, tensor in own.items() if not name.startswith("reads")}
+        tensors = exported(self.stages, kept, names)
         metadata = {
             "format": "pt",
             "style": f"{style}-lite",

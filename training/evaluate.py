@@ -143,9 +143,18 @@ def same_statistics(photo: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def best_matrix(photo: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The photo under the 3x4 colour matrix that comes closest to the wanted picture."""
-    source = np.concatenate((photo.reshape(-1, 3) / 255, np.ones((photo.size // 3, 1))), 1)
-    matrix = np.linalg.lstsq(source, wanted.reshape(-1, 3).astype(np.float64), rcond=None)[0]
-    return np.clip(np.rint(source @ matrix), 0, 255).astype(np.uint8).reshape(photo.shape)
+    return best_of_all([photo], [wanted])[0]
+
+
+def best_of_all(photos: list[np.ndarray], wanted: list[np.ndarray]) -> list[np.ndarray]:
+    """The photos under the one 3x4 colour matrix that comes closest to the wanted pictures."""
+    flat = [np.concatenate((p.reshape(-1, 3) / 255, np.ones((p.size // 3, 1))), 1) for p in photos]
+    target = np.concatenate([picture.reshape(-1, 3) for picture in wanted]).astype(np.float64)
+    matrix = np.linalg.lstsq(np.concatenate(flat), target, rcond=None)[0]
+    return [
+        np.clip(np.rint(source @ matrix), 0, 255).astype(np.uint8).reshape(photo.shape)
+        for source, photo in zip(flat, photos, strict=True)
+    ]
 
 
 def paint(generator: Generator, photo: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from animebg_core.training.data import scaled
 from animebg_core.training.palette import linear_map, moments
 from animebg_core.training.pictures import LONGEST, Pictures
 
-from .evaluate import Published, contact_sheet, encoder_maps, paint, psnr, spots
+from .evaluate import Published, best_of_all, contact_sheet, encoder_maps, paint, psnr, spots
 from .gather import photos
 
 Picture = np.ndarray  # uint8 RGB [H, W, 3]
@@ -124,15 +124,6 @@ HEAD = (
     "| | seconds | colours, set | maps, set | colours, each | maps, each | dB | spots |\n"
     "|---|---|---|---|---|---|---|---|"
 )
-
-
-def best_of_all(made: list[Picture], wanted: list[Picture]) -> list[Picture]:
-    """Under the one 3x4 matrix that comes closest to the truths, which nobody could know."""
-    a = np.concatenate([x.reshape(-1, 3) / 255 for x in made])
-    a = np.concatenate((a, np.ones((len(a), 1))), 1)
-    b = np.concatenate([y.reshape(-1, 3) for y in wanted]).astype(np.float64)
-    matrix = np.linalg.solve(a.T @ a, a.T @ b)
-    return [np.rint((x / 255 @ matrix[:3] + matrix[3]).clip(0, 255)).astype(np.uint8) for x in made]
 
 
 def photos_of(

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Protocol
 
-from ..errors import AnimeBGError, ImageError
+from ..errors import AnimeBGError, ImageError, first_line
 from ..files.photos import Photo, fitted, read_photo, write_photo
 from ..painter import Painter
 from .background import begin, finish
@@ -64,7 +64,7 @@ def paint_photos(
             try:
                 painted = painter.paint(photo.pixels, progress=partial(report.progress, index, job))
             except (AnimeBGError, MemoryError, RuntimeError) as error:
-                report.job_failed(job, _first_line(error) or "out of memory")
+                report.job_failed(job, first_line(error) or "out of memory")
                 continue
             done, written = written, None
             _settle(done, report)
@@ -74,11 +74,6 @@ def paint_photos(
     finally:
         # Interrupted or not, a photo that is being written is finished and counted.
         _settle(written, report)
-
-
-def _first_line(error: BaseException) -> str:
-    """What torch puts below it, of its own code, tells a user nothing."""
-    return (str(error).strip().splitlines() or [""])[0]
 
 
 def _settle(written: tuple[Job, Future[None]] | None, report: Told) -> None:

@@ -7,6 +7,7 @@ import datetime
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import OptionError, TrainingError
@@ -14,6 +15,9 @@ from ..files.styles import LITE_STYLES, STYLES
 from .jobs import make_folder
 from .options import load_network, share, whole_number
 from .terminal import Bar, clear_line, result, say
+
+if TYPE_CHECKING:
+    from ..training.loop import Progress
 
 HELP = "Teach a network the palette of a film, from a folder of frames."
 
@@ -99,11 +103,8 @@ class _Report:
     def __init__(self, steps: int) -> None:
         self._steps, self._bar, self._said = steps, Bar(), time.monotonic()
 
-    def __call__(self, now: object) -> None:
-        """See `training.loop.Progress`."""
-        from ..training.loop import Progress
-
-        assert isinstance(now, Progress)
+    def __call__(self, now: Progress) -> None:
+        """After each step."""
         self._bar.show(now.step / self._steps, f"step {now.step} of {self._steps}")
         if not self._bar.visible and time.monotonic() - self._said > _SAY_SECONDS:
             self._said = time.monotonic()

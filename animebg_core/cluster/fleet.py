@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ClusterError, OptionError
+from ..errors import ClusterError, OptionError, first_line
 from .pieces import Piece
 from .worker import Kit, Place, RowWorker
 
@@ -84,7 +84,8 @@ class Fleet:
         except (self.ray.exceptions.RayError, RuntimeError, ConnectionError) as error:
             _log.debug("%s", error)
             # Ray's own text is long; what it began with comes last.
-            raise ClusterError(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from error
+            text = str(error).strip() or type(error).__name__
+            raise ClusterError(f"Ray gave up: {text.splitlines()[-1]}") from error
         for line in str(told.stats()).splitlines():
             if line.strip():
                 _log.info("Ray Data: %s", line.strip())
@@ -210,7 +211,9 @@ def _connected(address: str, kit_bytes: int) -> Any:
         hint = (
             "" if local or "RAY_AUTH_MODE" in os.environ else "; RAY_AUTH_MODE=token sends a token"
         )
-        raise ClusterError(f"no Ray cluster at {address}: {_line(error)}{hint}") from error
+        raise ClusterError(
+            f"no Ray cluster at {address}: {first_line(error) or type(error).__name__}{hint}"
+        ) from error
     context: Any = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -243,7 +246,3 @@ def _silence() -> Generator[None]:
     finally:
         os.dup2(before, 2)
         os.close(before)
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,13 +7,13 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 
 from .. import __version__
-from ..errors import AnimeBGError
+from ..errors import AnimeBGError, first_line
 from ..painter import Memory, Painter
 from .pieces import Item, Piece, stamp
 
@@ -100,20 +100,17 @@ class Worker:
         try:
             painter = kit.painter(place.device)
         except (AnimeBGError, OSError, RuntimeError, MemoryError) as error:
-            self._wrong = f"a worker cannot start: {_line(error)}"
+            self._wrong = f"a worker cannot start: {first_line(error) or type(error).__name__}"
             return
-        object.__setattr__(painter, "memory", _Share(painter.memory, place.sharers))
-        self._painter = painter
+        self._painter = replace(painter, memory=_Share(painter.memory, place.sharers))
 
     def do(self, piece: Piece, tell: Tell) -> None:
         """Do a piece, and tell what became of it. Of clips only "join" comes to "done"."""
-        todo = [
-            (number, item)
-            for number, item, before in zip(piece.items, piece.paths, piece.stamps, strict=True)
-            if not _made(item, before)
-        ]
-        for number in piece.items if piece.kind in ("photos", "join") else ():
-            if all(number != other for other, _ in todo):
+        todo: list[tuple[int, Item]] = []
+        for number, item, before in zip(piece.items, piece.paths, piece.stamps, strict=True):
+            if not _made(item, before):
+                todo.append((number, item))
+            elif piece.kind in ("photos", "join"):
                 tell(number, "done", "")  # by a worker that died before it could tell
         tries = self._begun(piece.id)
         if self._wrong:
@@ -200,10 +197,6 @@ class _Share:
     def release(self) -> None:
         """See `Memory`."""
         self._memory.release()
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class RowWorker:

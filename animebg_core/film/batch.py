@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import OptionError
-from ..files.video.colour import RGB, Colours, layout_of
-from ..files.video.reading import Frame, Shape, block_means
+from ..files.video.pictures import picture_shape
+from ..files.video.reading import Frame, Shape, glance_of
 from ..files.video.writing import Trim
 from ..images import check_image
 from ..masks import check_strength, fit_mask, mix
 from ..painter import Painter
 from .frames import Frames
 from .motion import find_motion
+from .steady import check_steadiness
 from .work import Work, make_plan
 
 _DEPTH = 65535
@@ -42,8 +42,7 @@ class _Image:
         return levels.cpu().numpy().astype(np.uint16)
 
     def glance(self) -> NDArray[np.float32]:
-        values = self.values[..., :3].float().clamp(0, 1).cpu().numpy()
-        return np.stack([block_means(values[..., k], 9, 16) for k in range(3)], -1).astype("f4")
+        return glance_of(self.values.float().clamp(0, 1).cpu().numpy()).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +53,7 @@ class _Batch:
 
     @property
     def shape(self) -> Shape:
-        layout = layout_of("gbrap" if self.images.shape[3] == 4 else "gbrp")
-        assert layout is not None
-        height, width = self.images.shape[1:3]
-        tick = Fraction(1, 25)
-        return Shape(height, width, Fraction(1), 1 / tick, tick, Colours(RGB, True), layout)
+        return picture_shape(self.images.shape[1:], Fraction(25))
 
     def identity(self) -> object:
         return None
@@ -76,7 +71,7 @@ def paint_batch(
     tell: Callable[[float], None] | None = None,
     finished: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
-    """Paint images as the frames of a film; see `paint_film`.
+    """Paint images as the frames of a film; see `FilmRun`.
 
     Each shot has one set of statistics, which it is painted under everywhere: what a mask leaves
     out counts too.
@@ -84,7 +79,7 @@ def paint_batch(
     Args:
         images: [B, H, W, 3 or 4] of floats in [0, 1], in the order of the film.
         painter: style, strength, and one mask or one for each image.
-        steadiness: as for `paint_film`.
+        steadiness: as for `FilmRun`.
         tell: called with the images that are done, with a fraction for the one being painted; may
             raise to stop.
         finished: called with each image [1, H, W, 3] in [0, 1], unmixed, as soon as it is painted.
@@ -98,8 +93,7 @@ def paint_batch(
     """
     check_image(images)
     strength = check_strength(painter.strength)
-    if not 0 <= steadiness <= 1:
-        raise OptionError(f"steadiness goes from 0 to 1, got {steadiness}")
+    check_steadiness(steadiness)
     images = images.detach().cpu()
     masks = None if painter.mask is None else fit_mask(painter.mask, images)
     if strength == 0:
@@ -122,7 +116,6 @@ def paint_batch(
             steadiness=steadiness,
             motion=find_motion(),
             tell=progress,
-            finished=lambda pixels: None,
         )
         with closing(frames.looks()) as looks:
             for index, pixels in frames.composed(range(len(images)), looks):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.plan import plan_run
-from ..errors import OptionError, VideoError
+from ..errors import VideoError
 from ..files.video.output import FilmOutput
 from ..files.video.reading import Clip
 from ..files.video.writing import Trim
@@ -28,7 +28,7 @@ from .frames import Frames
 from .looks import Looks
 from .motion import find_motion
 from .shots import LEAST_GAIN
-from .steady import REACH
+from .steady import REACH, check_steadiness
 from .work import FilmPlan, Work, film_identity, make_plan
 
 DEFAULT_STEADINESS = 1.0
@@ -61,58 +61,14 @@ def _silent(progress: Progress) -> None:
     del progress
 
 
-def paint_film(
-    clip: Clip,
-    output: FilmOutput,
-    painter: Painter,
-    *,
-    source: Path | None,
-    steadiness: float = DEFAULT_STEADINESS,
-    trim: Trim = Trim(),  # noqa: B008 - frozen
-    folder: Path | None = None,
-    report: Report | None = None,
-) -> list[str]:
-    """Paint a clip to a file that takes its name when it is complete.
+class FilmRun:
+    """The painting of a clip to a file that takes its name when it is complete.
 
     What has been painted lies in segments beside the output (see `work.Work`); the next run of the
     same goes on from there, and ends in the same film.
 
-    Args:
-        clip: what is painted.
-        output: where to, and how it is encoded.
-        painter: style, strength and mask.
-        source: the file that sound, subtitles and metadata are taken from; None: nowhere.
-        steadiness: 0 paints every frame for itself, under its shot's statistics; 1 mixes it with
-            the painted frames around it wherever the photo's agree.
-        trim: the part to paint.
-        folder: where segments are to lie until it is complete; None: beside the output.
-        report: called often; what it raises stops the run and comes out of this function, and
-            what is finished is kept.
-
-    Returns:
-        What is not kept or not sound, a line each.
-
-    Raises:
-        OptionError: steadiness outside 0..1.
-        VideoError: the clip cannot be read, or there is no room for the result.
-        OSError: a file cannot be written: the disk is full, for one.
-    """
-    return FilmRun(
-        clip,
-        output,
-        painter,
-        source=source,
-        steadiness=steadiness,
-        trim=trim,
-        folder=folder,
-        report=report,
-    ).whole()
-
-
-class FilmRun:
-    """The painting of a film in steps, each of which another process may take.
-
-    One begins. Then any, on this machine or on others that see the same files, resume it, and each
+    `whole` is all of it. Or it is done in steps, each of which another process may take: one
+    begins. Then any, on this machine or on others that see the same files, resume it, and each
     gathers some shots and paints some segments. When none is missing, one joins them. What is
     made does not depend on who makes it: all go by the plan, the statistics and the memory that
     lie in the film's folder.
@@ -130,9 +86,22 @@ class FilmRun:
         folder: Path | None = None,
         report: Report | None = None,
     ) -> None:
-        """See `paint_film`."""
-        if not 0 <= steadiness <= 1:
-            raise OptionError(f"steadiness goes from 0 to 1, got {steadiness}")
+        """Args:
+            clip: what is painted.
+            output: where to, and how it is encoded.
+            painter: style, strength and mask.
+            source: the file that sound, subtitles and metadata are taken from; None: nowhere.
+            steadiness: 0 paints every frame for itself, under its shot's statistics; 1 mixes it
+                with the painted frames around it wherever the photo's agree.
+            trim: the part to paint.
+            folder: where segments are to lie until it is complete; None: beside the output.
+            report: called often; what it raises stops the run and comes out of the step, and what
+                is finished is kept.
+
+        Raises:
+            OptionError: steadiness outside 0..1.
+        """
+        check_steadiness(steadiness)
         self._clip, self._output, self._source = clip, output, source
         self._trim, self._report, self._folder = trim, report or _silent, folder
         self._strength = painter.strength
@@ -150,7 +119,16 @@ class FilmRun:
         self._done = 0
 
     def whole(self) -> list[str]:
-        """All steps; see `paint_film`."""
+        """All steps.
+
+        Returns:
+            What is not kept or not sound, a line each.
+
+        Raises:
+            VideoError: the clip cannot be read, or there is no room for the result.
+            MemoryBudgetError: a frame does not fit the memory.
+            OSError: a file cannot be written: the disk is full, for one.
+        """
         notes = self.begin()
         self.paint(self.missing())
         notes += self.join()
@@ -324,8 +302,7 @@ class FilmRun:
             steadiness=self._steadiness,
             motion=self._motion,
             tell=self._tell,
-            finished=self._finished,
-        ).paint(missing, self._output.encoding)
+        ).paint(missing, self._output.encoding, self._finished)
 
     def _tell(self, share: float) -> None:
         """A part of a frame has been computed."""

@@ -37,7 +37,6 @@ class Frames:
             never comes into a frame.
         steadiness: 0 leaves each frame for itself.
         tell: called with the share of a frame that has been computed.
-        finished: called with each frame [H, W, 3 or 4] uint16 that has been handed on.
     """
 
     clip: Clip
@@ -48,10 +47,18 @@ class Frames:
     steadiness: float
     motion: Motion
     tell: Callable[[float], None]
-    finished: Callable[[NDArray[np.uint16]], None]
 
-    def paint(self, missing: Sequence[int], encoding: Encoding) -> None:
-        """Paint segments, numbers in rising order; meanwhile others are decoded and encoded."""
+    def paint(
+        self,
+        missing: Sequence[int],
+        encoding: Encoding,
+        finished: Callable[[NDArray[np.uint16]], None],
+    ) -> None:
+        """Paint segments, numbers in rising order; meanwhile others are decoded and encoded.
+
+        Args:
+            finished: called with each frame [H, W, 3 or 4] that has been handed on.
+        """
         plan = self.plan
         segment: SegmentFile | None = None
         pending: list[Future[None]] = []
@@ -72,7 +79,7 @@ class Frames:
                             segment = None
                         while len(pending) > _AHEAD:
                             pending.pop(0).result()
-                        self.finished(pixels)
+                        finished(pixels)
                 while pending:
                     pending.pop(0).result()
             except BaseException:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import OptionError
 from .motion import Flow, Motion
 
 _LIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32) / 65535  # of red, green, blue
@@ -29,6 +30,16 @@ _SHARES = {1: 1.0, 2: 0.5}
 _CRISPER = 0.14
 _WHOLE = 0.12  # pixels
 _APART = 1.0  # pixels by which the ways there and back may miss each other
+
+
+def check_steadiness(steadiness: float) -> None:
+    """Refuse what is not within 0..1.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if not 0 <= steadiness <= 1:
+        raise OptionError(f"steadiness goes from 0 to 1, got {steadiness}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,11 +100,16 @@ def scaled(path: Path, longest: int) -> Image.Image:
     with Image.open(path) as opened:
         opened.draft("RGB", (longest, longest))
         picture = ImageOps.exif_transpose(opened).convert("RGB")
+    return shrunk(picture, longest)
+
+
+def shrunk(picture: Image.Image, longest: int) -> Image.Image:
+    """A picture with its longest side brought to `longest` if it is longer."""
     factor = longest / max(picture.size)
-    if factor < 1:
-        size = (round(picture.width * factor), round(picture.height * factor))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    return picture
+    if factor >= 1:
+        return picture
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def with_tone(rgb: NDArray[np.uint8], tone: Tone) -> NDArray[np.uint8]:

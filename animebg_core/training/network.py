@@ -68,6 +68,16 @@ def run_maps(
     return maps
 
 
+def exported(
+    stages: tuple[Stage, ...], tensors: Mapping[str, Tensor], names: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """A network as files hold it: levelled, float16 on the CPU, `names` for those it has others."""
+    return {
+        names.get(name, name): tensor.half().contiguous().cpu()
+        for name, tensor in levelled(stages, tensors).items()
+    }
+
+
 def levelled(stages: tuple[Stage, ...], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same network, with weights whose sums float16 can hold.
 

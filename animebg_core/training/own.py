@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from safetensors.torch import save  # pyright: ignore[reportUnknownVariableType]
-from torch import Tensor
 
 from ..errors import TrainingError
 from ..files.whole import whole_file
@@ -27,7 +26,7 @@ from ..network.generator import Generator
 from .data import cut, to_input, to_pixels, variants
 from .loop import Progress, Training, read_state
 from .losses import far_loss, felt_picture, picture_loss, spike_loss
-from .network import levelled, run_maps
+from .network import exported, run_maps
 from .palette import PHOTOGRAPHS, ColourMap, colour_map, linear_map, moments
 from .pictures import Pictures
 
@@ -197,10 +196,7 @@ def export(training: Palette, target: Path, version: str) -> None:
     stages = training.start.stages
     blocks = sum(stage.name.endswith("a") for stage in stages if stage.in_block)
     names = {} if training.start.design is LITE else published_names(blocks)
-    tensors: dict[str, Tensor] = {
-        names.get(name, name): tensor.half().contiguous().cpu()
-        for name, tensor in levelled(stages, training.average).items()
-    }
+    tensors = exported(stages, training.average, names)
     metadata = {"format": "pt", **training.origin, "steps": str(training.step)}
     metadata |= {"made_by": f"animebg {version} train"}
     with whole_file(target, folder=training.folder) as file:

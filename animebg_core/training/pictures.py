@@ -20,6 +20,7 @@ from PIL import Image
 from ..errors import ImageError, TrainingError, VideoError
 from ..files.photos import PHOTO_SUFFIXES, read_photo
 from ..files.video.names import FILM_SUFFIXES
+from .data import shrunk
 
 LONGEST = 720  # pixels; windows to train on are not larger
 MOST = 400  # pictures kept, 0.9 MB each
@@ -55,12 +56,7 @@ class Pictures:
 
     def read(self, name: Path, longest: int) -> Image.Image:
         """As `data.scaled`, of a picture in memory."""
-        picture = Image.fromarray(self.pixels[name])
-        factor = longest / max(picture.size)
-        if factor >= 1:
-            return picture
-        size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-        return picture.resize(size, Image.Resampling.LANCZOS)
+        return shrunk(Image.fromarray(self.pixels[name]), longest)
 
     def sha256(self) -> str:
         """Of all their pixels, in any order."""

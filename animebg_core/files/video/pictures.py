@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ from ..photos import read_photo
 from .colour import RGB, Colours, layout_of
 from .containers import source_identity
 from .names import numbered_files
-from .reading import Frame, Shape, block_means
+from .reading import Frame, Shape, glance_of
 
 _TICK = Fraction(1, 1000)
 _USUAL_DURATION = 100  # milliseconds, as browsers show what names none
@@ -34,16 +34,15 @@ class _Picture:
         return self.values.astype(np.uint16) * np.uint16(257)
 
     def glance(self) -> NDArray[np.float32]:
-        means = [block_means(self.values[..., k], 9, 16) for k in range(3)]
-        return (np.stack(means, -1) / 255).astype(np.float32)
+        return (glance_of(self.values) / 255).astype(np.float32)
 
 
-def _shape(values: NDArray[np.uint8], rate: Fraction) -> Shape:
-    layout = layout_of("gbrap" if values.shape[2] == 4 else "gbrp")
+def picture_shape(size: Sequence[int], rate: Fraction) -> Shape:
+    """Of a clip that is RGB pictures of that height, width and number of channels, 3 or 4."""
+    height, width, channels = size
+    layout = layout_of("gbrap" if channels == 4 else "gbrp")
     assert layout is not None
-    colours = Colours(RGB, True)
-    height, width = values.shape[:2]
-    return Shape(height, width, Fraction(1), rate, _TICK, colours, layout)
+    return Shape(height, width, Fraction(1), rate, _TICK, Colours(RGB, True), layout)
 
 
 @dataclass(slots=True)
@@ -71,7 +70,7 @@ class Animation:
         if first is None:
             raise VideoError("it holds no picture")
         rate = Fraction(1000 * len(durations), max(1, sum(durations)))
-        self.shape = _shape(first if self._clear else first[..., :3], rate)
+        self.shape = picture_shape((first if self._clear else first[..., :3]).shape, rate)
 
     def identity(self) -> object:
         """See `Clip`."""
@@ -117,7 +116,7 @@ class NumberedPictures:
         self._files = numbered_files(self.source)
         if not self._files:
             raise VideoError("there are no such pictures")
-        self.shape = _shape(self._read(self._files[0]), self.rate)
+        self.shape = picture_shape(self._read(self._files[0]).shape, self.rate)
         self.last_ticks = self._time(1) - self._time(0)
 
     def _time(self, number: int) -> int:

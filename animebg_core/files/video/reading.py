@@ -138,6 +138,11 @@ def block_means(plane: NDArray[Any], rows: int, columns: int) -> NDArray[np.floa
     return sums / np.maximum(high, 1)[:, None] / np.maximum(wide, 1)
 
 
+def glance_of(values: NDArray[Any]) -> NDArray[np.float64]:
+    """RGB [H, W, 3 or 4] as `Frame.glance` has it, in the values' own unit."""
+    return np.stack([block_means(values[..., k], *_GLANCE) for k in range(3)], -1)
+
+
 @dataclass(slots=True)
 class Film:
     """A film that FFmpeg reads.
