@@ -57,7 +57,7 @@ def measure(variant: str, height: int, width: int, args: argparse.Namespace) -> 
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     """Bytes of a field of Linux's own accounting: VmRSS (now) or VmHWM (the highest so far)."""
     with open("/proc/self/status", encoding="ascii") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
@@ -68,7 +68,7 @@ def _main(
 ) -> Measured:
     import torch
 
-    base = _status("VmRSS")
+    base = status("VmRSS")
 
     from . import _baselines, _common
 
@@ -82,7 +82,7 @@ def _main(
             command += ["--weights-dir", weights_dir] if weights_dir else []
             from animebg_core.cli import main
 
-            before, begin = _status("VmRSS"), time.perf_counter()
+            before, begin = status("VmRSS"), time.perf_counter()
             assert main(command) == 0
         else:
             kind, _, half = variant.partition("-fp")
@@ -99,10 +99,10 @@ def _main(
                 }.get(kind, lambda: _common.at_level(generator, kind, height, width))()
                 run = _baselines.ours(generator, plan)
             del network
-            before, begin = _status("VmRSS"), time.perf_counter()
+            before, begin = status("VmRSS"), time.perf_counter()
             run(image)
         seconds = time.perf_counter() - begin
-    peak = _status("VmHWM")
+    peak = status("VmHWM")
     predicted, words = (plan.peak_bytes, str(plan)) if plan else (0, "")
     return Measured(peak - base, peak - before, predicted, words, seconds)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -406,6 +407,32 @@ def test_a_killed_command_goes_on_and_ends_the_same(tmp_path, checkpoint):
     assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"in.mkv", "whole.mp4", "again.mp4"}
+
+
+# In a process of its own: its children are forked, which a suite with threads is no place for.
+CAMPAIGN = """
+import dataclasses, json, torch
+from benchmarks import film_kills
+torch.set_num_threads(1)
+film_kills.work.SEGMENT = film_kills.SEGMENT
+print(json.dumps(dataclasses.asdict(film_kills.kills(3, 5))))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts on fork")
+def test_films_killed_at_random_moments_end_the_same():
+    done = subprocess.run(
+        [sys.executable, "-c", CAMPAIGN],
+        cwd=Path(__file__).resolve().parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kills"] == 3 and found["films"] and not found["wrong"]
+    # A segment, and what was on its way to its file.
+    assert found["again"] < 2 * 8
 
 
 def test_a_plan_that_is_not_readable_is_made_anew(paint, tmp_path):

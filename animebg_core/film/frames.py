@@ -131,8 +131,10 @@ class Frames:
         if self.strength < 1:
             photo = pixels[..., :3] * np.float32(1 / 65535)
             mean = photo + np.float32(self.strength) * (mean - photo)
-        result = pixels.copy()
-        result[..., :3] = np.rint(np.clip(mean * np.float32(65535), 0, 65535))
+        result = np.empty_like(pixels)
+        mean = np.multiply(mean, np.float32(65535), out=mean)
+        np.clip(np.rint(mean, out=mean), 0, 65535, out=mean)
+        result[..., :3], result[..., 3:] = mean, pixels[..., 3:]
         if self.painter.mask is not None:
             # Kept exactly where the mask is black, whatever the neighbours say.
             kept = mask_at(self.painter.mask, *result.shape[:2]) == 0

@@ -69,6 +69,10 @@ def steadied(
         frames: in order, without a gap.
         steadiness: 0 leaves each as it is; 1 lets a neighbour that agrees count like the frame.
     """
+    if steadiness == 0:
+        for frame in frames:
+            yield frame, np.multiply(frame.painting, np.float32(1 / 65535), dtype=np.float32)
+        return
     window: list[_Held] = []
     waiting = 0  # of the window, the first that has not been given
     for frame in frames:
@@ -113,7 +117,7 @@ class _Held:
 def _mean(window: list[_Held], at: int, motion: Motion, steadiness: float) -> NDArray[np.float32]:
     centre = window[at]
     total = centre.maps[..., 1:].copy()
-    if centre.frame.alone or steadiness == 0:
+    if centre.frame.alone:
         return total
     weights = np.ones(total.shape[:2], np.float32)
     softened = np.zeros_like(weights)
@@ -127,7 +131,8 @@ def _mean(window: list[_Held], at: int, motion: Motion, steadiness: float) -> ND
         weight = _agreement(centre.maps[..., 0] - maps[..., 0], missed)
         weight *= np.float32(steadiness * _SHARES[abs(held.frame.index - centre.frame.index)])
         weights += weight
-        softened += weight * 2 * np.abs(there - np.rint(there)).max(-1)
+        off = np.abs(there - np.rint(there))
+        softened += weight * 2 * np.maximum(off[..., 0], off[..., 1])
         maps[..., 1:] *= weight[..., None]
         total += maps[..., 1:]
     total /= weights[..., None]
