@@ -161,11 +161,48 @@ class Bar:
 
 def tell(text: str) -> None:
     """Show a line of text on the node that runs, where the host has a page to show it on."""
-    server = getattr(sys.modules.get("server"), "PromptServer", None)
-    running = getattr(sys.modules.get("comfy_execution.utils"), "get_executing_context", None)
-    context = running() if running else None
+    server, context = getattr(sys.modules.get("server"), "PromptServer", None), _running()
     if server is not None and context is not None:
         server.instance.send_progress_text(text, context.node_id, server.instance.client_id)
+
+
+def others_go_on(prompt: dict[str, Any] | None) -> bool:
+    """Whether the workflow still makes something when the node that runs fails.
+
+    Then that node is to block what needs it, and not to raise, which would stop the rest too.
+    """
+    context = _running()
+    if not prompt or context is None or context.node_id not in prompt:
+        return False
+    if context.prompt_id not in _blocking:
+        _blocking.clear()
+    failed = _blocking.setdefault(context.prompt_id, set())
+    failed.add(context.node_id)
+    uses = {
+        name: {link[0] for link in one["inputs"].values() if _is_link(link)}
+        for name, one in prompt.items()
+    }
+    lost, more = set(failed), set(failed)
+    while more:
+        more = {name for name, used in uses.items() if used & more} - lost
+        lost |= more
+    used = set[str]().union(*uses.values())
+    # What nobody uses and uses others is there to be seen; a photo that waits for a wire is not.
+    return any(uses[name] and name not in used for name in uses.keys() - lost)
+
+
+_blocking: dict[str, set[str]] = {}  # the workflow that runs, and its nodes that have failed
+
+
+def _is_link(value: Any) -> bool:
+    """Whether an input's value is another node's output, and not its own."""
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+
+
+def _running() -> Any:
+    """The node that runs, and its workflow's id, where the host says so."""
+    ask = getattr(sys.modules.get("comfy_execution.utils"), "get_executing_context", None)
+    return ask() if ask else None
 
 
 # --- Folders ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import time
@@ -35,6 +36,8 @@ from .host import LoadedModel
 from .inputs import ALIASES, CATEGORY, AnimeBGModel
 from .sample_nodes import AnimeBGSamplePhoto, AnimeBGSampleVideo
 from .video_node import AnimeBGApplyStyleToVideo
+
+_log = logging.getLogger(__name__)
 
 # Labels and not keys: what stands in a saved workflow is what its reader sees.
 _STYLES = {style.label: style for style in (*STYLES.values(), *LITE_STYLES.values())}
@@ -88,6 +91,7 @@ class AnimeBGLoadModel(io.ComfyNode):
                     tooltip="For Apply AnimeBG Style, any number of them.",
                 )
             ],
+            hidden=[io.Hidden.prompt],
         )
 
     @classmethod
@@ -97,14 +101,15 @@ class AnimeBGLoadModel(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, style: str, precision: str = "auto") -> tuple[str, int, int] | None:
+    def fingerprint_inputs(cls, style: str, precision: str = "auto") -> tuple[str, int, int]:
         # An unknown style is refused by execute; here it only has no file.
         path = find_weights(_STYLES[style]) if style in _STYLES else None
         path = _in_model_folders(style) or path
         with contextlib.suppress(OSError):
-            found = os.stat(path) if path else None
-            return (str(path), found.st_mtime_ns, found.st_size) if found else None
-        return None
+            if path:
+                found = os.stat(path)
+                return str(path), found.st_mtime_ns, found.st_size
+        return "", time.monotonic_ns(), 0  # what failed is tried again, and not remembered
 
     @classmethod
     def execute(cls, style: str, precision: str = "auto") -> io.NodeOutput:
@@ -112,6 +117,11 @@ class AnimeBGLoadModel(io.ComfyNode):
             path = _in_model_folders(style) or _downloaded(_known(style))
             generator = load_generator(path, device=host.offload_device(), dtype=_dtype(precision))
         except AnimeBGError as error:
+            if host.others_go_on(getattr(cls.hidden, "prompt", None)):
+                _log.warning("%s: %s", style, error)
+                host.tell(str(error))
+                # With a value, since hosts drop an output that has none, block and all.
+                return io.NodeOutput(None, block_execution=str(error))
             raise error from None  # the host prints all that led to it otherwise
         return io.NodeOutput(LoadedModel(generator, style))
 

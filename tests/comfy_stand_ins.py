@@ -118,6 +118,7 @@ class _VideoFromComponents:
 @dataclass
 class _Context:
     node_id: str
+    prompt_id: str = "a"
 
 
 class _Server:
@@ -265,10 +266,13 @@ def _io() -> types.SimpleNamespace:
         inputs: list
         outputs: list
         search_aliases: list = field(default_factory=list)
+        hidden: list = field(default_factory=list)
 
     class NodeOutput(tuple):
-        def __new__(cls, *values):
-            return super().__new__(cls, values)
+        def __new__(cls, *values, block_execution=None):
+            output = super().__new__(cls, values)
+            output.block_execution = block_execution
+            return output
 
     class NumberDisplay(str, Enum):
         number = "number"
@@ -288,7 +292,8 @@ def _io() -> types.SimpleNamespace:
         Schema=Schema,
         NodeOutput=NodeOutput,
         NumberDisplay=NumberDisplay,
-        ComfyNode=type("ComfyNode", (), {}),
+        ComfyNode=type("ComfyNode", (), {"hidden": None}),
+        Hidden=types.SimpleNamespace(prompt="PROMPT"),
         WidgetInput=_Input,
         Custom=custom,
         **kinds,

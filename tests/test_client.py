@@ -77,10 +77,14 @@ class Handler(BaseHTTPRequestHandler):
         )
         while self.server.ready.wait(5):
             self.server.ready.clear()
-            event = {"type": "executing", "data": {"prompt_id": "p", "node": None}}
-            text = json.dumps(event).encode()
-            self.wfile.write(struct.pack(">BB", 0x81, len(text)) + text)
+            for lost in self.server.lost:
+                self._send({"type": "execution_error", "data": {"prompt_id": "p", **lost}})
+            self._send({"type": "executing", "data": {"prompt_id": "p", "node": None}})
         self.close_connection = True
+
+    def _send(self, event):
+        text = json.dumps(event).encode()
+        self.wfile.write(struct.pack(">BBH", 0x81, 126, len(text)) + text)
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -89,6 +93,7 @@ class Server(socketserver.ThreadingTCPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked, self.queued, self.ready = [], [], threading.Event()
+        self.lost = []  # errors of nodes, before a workflow ends
 
 
 @pytest.fixture
@@ -153,6 +158,16 @@ def test_a_target_gets_the_format_of_its_name(client, suffix, kind):
     assert client("photo.png", f"out.{suffix}") == 0
     with Image.open(f"out.{suffix}") as made:
         assert made.format == kind
+
+
+def test_what_one_node_blocks_is_told_after_the_pictures_that_came(client, server):
+    blocked = {"node_id": "12", "exception_message": "Execution Blocked: kon_satoshi.pth"}
+    server.lost = [{**blocked, "exception_type": "ExecutionBlocked"}]
+    assert client("photo.png", "out.png") == "node 12: Execution Blocked: kon_satoshi.pth"
+    assert Path("out.png").is_file()
+    server.lost = [{**blocked, "exception_type": "StyleError"}]
+    assert client("photo.png", "none.png") == "node 12: Execution Blocked: kon_satoshi.pth"
+    assert not Path("none.png").exists()
 
 
 def test_style_and_size_go_to_their_nodes(client, server):

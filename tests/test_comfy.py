@@ -388,6 +388,25 @@ def test_wrong_values_and_files_are_errors_that_say_what_to_do(host, client):
         (models / "corrupt.safetensors").unlink()
 
 
+@pytest.mark.parametrize("missing", [["8"], ["2", "5", "8", "11"]], ids=["one", "all"])
+def test_a_missing_style_stops_no_other(host, client, missing):
+    """The workflow of four styles, one of which, or each, is not there; and then is tried again."""
+    nodes = json.loads((comfy_host.WORKFLOWS / "api/four-styles.json").read_text())
+    nodes["1"]["inputs"]["image"] = "photo.png"
+    for name in missing:
+        nodes[name]["inputs"]["style"] = "gone.safetensors"
+    for _ in range(2):
+        with pytest.raises(paint.ComfyError, match=r'no style "gone.safetensors"') as caught:
+            client.run(nodes)
+        assert len(caught.value.pictures) == 4 - len(missing)
+    # Who asks for the history alone learns of it where nothing came.
+    failed = host.history()["status"]["status_str"]
+    assert failed == ("success" if len(missing) == 1 else "error")
+    for name in missing:
+        nodes[name]["inputs"]["style"] = "Hayao Miyazaki (Lite)"
+    assert len(client.run(nodes)) == 4
+
+
 def test_without_a_connection_a_missing_style_is_told_within_three_seconds(tmp_path, host):
     dead = Host(
         host.folder, tmp_path / "base", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0"

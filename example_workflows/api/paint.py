@@ -22,7 +22,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 WORKFLOWS = Path(__file__).resolve().parent
@@ -38,7 +38,15 @@ FORMATS = {
 
 
 class ComfyError(Exception):
-    """What ComfyUI refused, or what went wrong in a node."""
+    """What ComfyUI refused, or what went wrong in a node.
+
+    Attributes:
+        pictures: those that came all the same, where one of several styles was missing.
+    """
+
+    def __init__(self, text: str, pictures: Sequence[bytes] = ()) -> None:
+        super().__init__(text)
+        self.pictures = list(pictures)
 
 
 class Address:
@@ -103,13 +111,17 @@ class Client:
         """
         body = json.dumps({"prompt": workflow, "client_id": self._id}).encode()
         prompt = json.loads(self._http("/prompt", body, "application/json"))["prompt_id"]
+        lost = ""
         for kind, data in self._socket.events():
             if data.get("prompt_id") != prompt:
                 continue  # another client's
             if kind == "progress" and progress:
                 progress(data["node"], data["value"], data["max"])
             elif kind == "execution_error":
-                raise ComfyError(f"node {data['node_id']}: {data['exception_message'].strip()}")
+                text = f"node {data['node_id']}: {data['exception_message'].strip()}"
+                if data.get("exception_type") != "ExecutionBlocked":
+                    raise ComfyError(text)
+                lost = text  # and the rest of the workflow goes on
             elif kind == "execution_interrupted":
                 raise ComfyError("cancelled")
             elif kind == "executing" and data["node"] is None:
@@ -119,7 +131,10 @@ class Client:
         order = sorted(outputs, key=lambda node: (len(node), node))
         saved = [image for node in order for image in outputs[node].get("images", [])]
         more = {"preview": preview} if preview else {}
-        return [self._http(f"/view?{urllib.parse.urlencode({**i, **more})}") for i in saved]
+        pictures = [self._http(f"/view?{urllib.parse.urlencode({**i, **more})}") for i in saved]
+        if lost:
+            raise ComfyError(lost, pictures)
+        return pictures
 
     def close(self) -> None:
         """Hang up."""
@@ -272,7 +287,13 @@ def paint(client: Client, workflow: dict, photo: Path, target: Path) -> None:
     def show(node: str, done: int, total: int) -> None:
         sys.stderr.write(f"\rnode {node}: {100 * done // max(total, 1)}% ")
 
-    pictures = client.run(workflow, show, preview)
+    failed = None
+    try:
+        pictures = client.run(workflow, show, preview)
+    except ComfyError as error:
+        pictures, failed = error.pictures, error
+        if not pictures:
+            raise
     if not pictures:
         raise ComfyError("the workflow saved no picture")
     for number, picture in enumerate(pictures, 1):
@@ -281,6 +302,8 @@ def paint(client: Client, workflow: dict, photo: Path, target: Path) -> None:
         name = f"{target.stem}-{number}{target.suffix}" if number > 1 else target.name
         target.with_name(name).write_bytes(picture)
         sys.stderr.write(f"\r{target.with_name(name)}\n")
+    if failed:
+        raise failed
 
 
 def main() -> int:
