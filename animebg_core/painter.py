@@ -178,9 +178,15 @@ class Painter:
             self.memory.release()
             plan = self._smaller(plan, images)
 
-    def gather(self, pictures: Sequence[Pixels], *, progress: Progress | None = None) -> Statistics:
-        """The statistics of pictures [H, W, 3 or 4] uint8 or uint16 together; see
-        `gather_statistics`.
+    def gather(
+        self,
+        pictures: Sequence[Pixels],
+        *,
+        masks: Sequence[Tensor] | None = None,
+        progress: Progress | None = None,
+    ) -> Statistics:
+        """The statistics of pictures [H, W, 3 or 4] uint8 or uint16 together, of what their masks
+        paint; see `gather_statistics`. (The painter's own mask plays no part.)
         """
         budget = self.memory_limit or self.memory.free()
         images = [image_of(pixels) for pixels in pictures]
@@ -190,6 +196,7 @@ class Painter:
             budget=budget,
             progress=progress,
             painting_size=self.painting_size,
+            masks=masks,
         )
 
     def _plan(self, images: Tensor) -> RunPlan:

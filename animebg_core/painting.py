@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from .engine.device import Device
 from .engine.plan import RunPlan
 from .engine.statistics import Statistics
 from .images import extend, to_image, to_network, to_unit
-from .masks import fill_outside, statistics_weight
+from .masks import fill_outside, fit_mask, statistics_weight
 from .network.generator import Generator
 from .upsampling import fit, painted_size, shrink, upsample
 
@@ -63,7 +63,7 @@ class Brush:
         weight = None
         if mask is not None and self.statistics is None:
             seen = extend(statistics_weight(mask)[..., None], side)
-            weight = seen.to(device.device).permute(0, 3, 1, 2)
+            weight = seen.permute(0, 3, 1, 2)
         stream.paint(
             self.generator,
             self.plan,
@@ -122,48 +122,87 @@ class Brush:
     def _shrunk(
         self, image: Tensor, mask: Tensor | None, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images [N, H, W, C] at `size`: [N, h, w, 3] float32 on the generator's device, the
-        variance within each pixel [N, h, w, 1], and their masks [N, h, w].
-
-        What a mask leaves out counts for nothing.
-        """
-        height, width = image.shape[1:3]
-        device = self.generator.device
-
-        def read(start: int, stop: int) -> Tensor:
-            colours = _colours(image, start, stop, device)
-            parts = [colours, colours.square().mean(1, keepdim=True)]
-            if mask is None:
-                return torch.cat(parts, 1)
-            amount = mask[:, None, start:stop].to(device)
-            counts = (amount > 0).float()
-            return torch.cat([*(part * counts for part in parts), counts, amount], 1)
+        """As `_smaller`, on the generator's device."""
+        width = image.shape[2]
 
         def step(rows: int) -> None:
             self.step(rows * width * SHRINK_WORK)
 
-        made = shrink(read, height, width, size, rows=_ROWS, step=step)
-        means, seen = made[:, :4], None
-        if mask is not None:
-            means, seen = means / made[:, 4:5].clamp_min(_TINY), made[:, 5]
-        small = means[:, :3]
-        spread = (means[:, 3:] - small.square().mean(1, keepdim=True)).clamp_min(0)
-        return small.movedim(1, -1).contiguous(), spread.movedim(1, -1), seen
+        return _smaller(image, mask, size, self.generator.device, step)
 
 
-def shrunk(image: Tensor, painting_size: int) -> Tensor:
-    """An image [N, H, W, 3] of floats as the network sees it at that painting size; itself, where
-    that is its own.
+def _smaller(
+    image: Tensor,
+    mask: Tensor | None,
+    size: tuple[int, int],
+    device: torch.device,
+    step: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Images [N, H, W, C] at `size`: [N, h, w, 3] float32 on the device, the variance within each
+    pixel [N, h, w, 1], and their masks [N, h, w].
+
+    What a mask leaves out counts for nothing.
+    """
+    height, width = image.shape[1:3]
+
+    def read(start: int, stop: int) -> Tensor:
+        colours = _colours(image, start, stop, device)
+        parts = [colours, colours.square().mean(1, keepdim=True)]
+        if mask is None:
+            return torch.cat(parts, 1)
+        amount = mask[:, None, start:stop].to(device)
+        counts = (amount > 0).float()
+        return torch.cat([*(part * counts for part in parts), counts, amount], 1)
+
+    made = shrink(read, height, width, size, rows=_ROWS, step=step)
+    means, seen = made[:, :4], None
+    if mask is not None:
+        means, seen = means / made[:, 4:5].clamp_min(_TINY), made[:, 5]
+    small = means[:, :3]
+    spread = (means[:, 3:] - small.square().mean(1, keepdim=True)).clamp_min(0)
+    return small.movedim(1, -1).contiguous(), spread.movedim(1, -1), seen
+
+
+def shrunk(
+    image: Tensor, painting_size: int, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """An image [N, H, W, 3 or 4] of floats, and its mask [N, H, W], as the network sees them at
+    that painting size: [N, h, w, 3]; themselves, where that is their own.
     """
     height, width = image.shape[1:3]
     size = painted_size(height, width, painting_size)
     if size == (height, width):
-        return image
+        return image, mask
+    small, _, seen = _smaller(image, mask, size, image.device)
+    return small, seen
 
-    def read(start: int, stop: int) -> Tensor:
-        return _colours(image, start, stop, image.device)
 
-    return shrink(read, height, width, size, rows=_ROWS).movedim(1, -1)
+def samples(
+    images: Sequence[Tensor], masks: Sequence[Tensor] | None, painting_size: int, side: int
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Images [B, H, W, 3 or 4] as the pictures [1, h, w, 3] that statistics are gathered from, and
+    what each of their pixels counts for, [1, 1, h, w] or None.
+
+    Those of which a mask leaves nothing are not among them, unless it leaves nothing of any: then
+    all are, as if there were no masks.
+    """
+    alone = [image.detach()[at : at + 1] for image in images for at in range(image.shape[0])]
+    seen: list[tuple[Tensor, Tensor | None]] = []
+    if masks is not None:
+        fitted = [fit_mask(mask, image) for mask, image in zip(masks, images, strict=True)]
+        parts = [part[None] for mask in fitted for part in mask]
+        seen = [(one, part) for one, part in zip(alone, parts, strict=True) if bool(part.any())]
+    pictures: list[Tensor] = []
+    weights: list[Tensor | None] = []
+    for image, mask in seen or [(image, None) for image in alone]:
+        small, part = shrunk(image[..., :3], painting_size, mask)
+        if part is None:
+            weights.append(None)
+        else:
+            small = fill_outside(small, part)
+            weights.append(extend(statistics_weight(part)[..., None], side).permute(0, 3, 1, 2))
+        pictures.append(extend(small, side))
+    return pictures, weights
 
 
 def picture_of(
@@ -176,6 +215,8 @@ def picture_of(
     picture is nearly flat, and there rounding errors would be blown up otherwise.
     """
     mean = colour.to(device.device)[:, :, None, None]
+    if weight is not None:
+        weight = weight.to(device.device)
 
     def read(start: int, stop: int) -> Tensor:
         rows = to_network(image[:, start:stop].to(device.device))

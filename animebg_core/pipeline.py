@@ -18,10 +18,10 @@ from .engine.plan import RunPlan, plan_run
 from .engine.schedule import Level, total_work
 from .engine.statistics import Statistics
 from .errors import ImageError, OptionError
-from .images import check_image, extend, to_network, to_pixels, to_unit
+from .images import check_image, to_network, to_pixels, to_unit
 from .masks import check_share, check_strength, fit_mask, mix
 from .network.generator import Generator
-from .painting import SHRINK_WORK, UPSAMPLE_WORK, Brush, picture_of, shrunk
+from .painting import SHRINK_WORK, UPSAMPLE_WORK, Brush, picture_of, samples
 from .upsampling import check_painting_size, painted_size
 
 Progress = Callable[[int, int], None]
@@ -246,6 +246,7 @@ def gather_statistics(
     budget: int | None = None,
     progress: Progress | None = None,
     painting_size: int = 0,
+    masks: Sequence[Tensor] | None = None,
 ) -> Statistics:
     """The statistics of several pictures together, as if they were one.
 
@@ -259,12 +260,14 @@ def gather_statistics(
             all pictures are held at once.
         progress: as for `stylize`.
         painting_size: as for `stylize`, which is to be given the same.
+        masks: one for each of `images`, as for `stylize`: what they leave out counts for nothing,
+            nor does a picture that they leave out, unless all are.
 
     Returns:
         What `stylize` takes as `statistics`.
 
     Raises:
-        ImageError: no image, or one that is not as said above.
+        ImageError, MaskError: no image, or an argument that is not as said above.
         MemoryBudgetError: they do not fit the memory together.
     """
     if not images:
@@ -275,11 +278,7 @@ def gather_statistics(
     device = Device.of(generator)
     with _plain_arithmetic(generator.device, *(image.device for image in images)):
         side = generator.design.min_side
-        pictures = [
-            extend(shrunk(image.detach()[at : at + 1, ..., :3], painting_size), side)
-            for image in images
-            for at in range(image.shape[0])
-        ]
+        pictures, weights = samples(images, masks, painting_size, side)
         sums = [picture.sum((1, 2), dtype=torch.float64).cpu() for picture in pictures]
         pixels = sum(picture.shape[1] * picture.shape[2] for picture in pictures)
         mean = sum(sums[1:], sums[0]) / pixels
@@ -287,14 +286,20 @@ def gather_statistics(
 
         budget = device.free_memory() if budget is None else budget
         share = None if budget is None else budget // len(pictures)
-        plans = [plan_run(generator, p.shape[1], p.shape[2], budget=share) for p in pictures]
+        plans = [
+            plan_run(generator, p.shape[1], p.shape[2], budget=share, masked=w is not None)
+            for p, w in zip(pictures, weights, strict=True)
+        ]
         chosen = {plan.level for plan in plans}
         level: Level = next(level for level in _FRUGAL_FIRST if level in chosen)
         work = sum(total_work(generator, p.shape[1], p.shape[2], level) for p in pictures)
         moments = stream.gather(
             generator,
             [replace(plan, level=level, batch=1) for plan in plans],
-            [picture_of(picture, colour, device) for picture in pictures],
+            [
+                picture_of(picture, colour, device, weight)
+                for picture, weight in zip(pictures, weights, strict=True)
+            ],
             step=_steps(work, progress),
         )
         if progress:

@@ -12,12 +12,13 @@ import argparse
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from ._common import oracle
 from ._forks import ended, fork
 
 SEGMENT, FRAMES, CUT = 8, 60, 37
+LATE = 0.85  # of the frames
 
 
 @dataclass
@@ -43,16 +45,20 @@ class Found:
     Attributes:
         kills: that hit a run.
         films: completed after one kill or several.
-        wrong: films that differ from the one never interrupted, or left something behind.
+        wrong: what must not happen, a line each.
         again: the most frames that a kill made a later run paint again.
-        late: kills of films of which 85% were kept, all of which the next run kept.
+        late: kills when 85% were kept, all of which the next run kept.
     """
 
     kills: int = 0
     films: int = 0
-    wrong: int = 0
+    wrong: list[str] = field(default_factory=list[str])
     again: int = 0
     late: int = 0
+
+    def check(self, right: bool, what: str) -> None:
+        if not right:
+            self.wrong.append(what)
 
 
 def _source(path: Path) -> Path:
@@ -97,40 +103,52 @@ def kills(count: int, seed: int) -> Found:
             before = _segments(kept)
             log.unlink(missing_ok=True)
             pid = fork(run)
-            time.sleep(chance.uniform(0, lasts))
+            if chance.random() < 0.3:  # near the end
+                until = time.monotonic() + 10 * lasts
+                while _frames(_segments(kept)) < LATE * FRAMES and time.monotonic() < until:
+                    time.sleep(0.002)
+                time.sleep(chance.uniform(0, 0.15 * lasts))
+            else:
+                time.sleep(chance.uniform(0, lasts))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             killed = ended(pid) == -signal.SIGKILL
-            found.wrong += target.exists() and target.read_bytes() != expected
-            if not killed:
-                lasts *= 0.9  # it was over before: the machine is less busy now
-            elif not target.exists():
-                found.kills += 1
-                painted = log.stat().st_size if log.exists() else 0
-                after = _segments(kept)
-                found.wrong += not before <= after  # one that was whole is gone
-                frames = sum(min(SEGMENT, FRAMES - SEGMENT * number) for number in after - before)
-                found.again = max(found.again, painted - frames)
-                if len(after) * SEGMENT >= 0.85 * FRAMES:
-                    found.late += 1
-                if found.kills < count and chance.random() < 0.5:
-                    continue  # killed again where it goes on
-                begun = after
-                log.unlink(missing_ok=True)
-                found.wrong += ended(fork(run)) != 0 or target.read_bytes() != expected
-                painted = log.stat().st_size if log.exists() else 0
-                rest = FRAMES - sum(min(SEGMENT, FRAMES - SEGMENT * k) for k in begun)
-                # Two frames before the first missing one are painted to steady it.
-                found.wrong += painted > rest + 2
-                found.wrong += kept.exists()
-                found.films += 1
-            if target.exists():
+            if target.exists():  # it was over before
+                found.check(target.read_bytes() == expected, "a film under its name is not whole")
+                lasts *= 1 if killed else 0.9
+                shutil.rmtree(kept, ignore_errors=True)  # killed while it removed that
                 target.unlink()
+                continue
+            found.check(killed, "a run ended without a film")
+            found.kills += 1
+            after = _segments(kept)
+            found.check(before <= after, "a segment that was whole is gone")
+            found.again = max(found.again, _painted(log) - _frames(after - before))
+            found.late += _frames(after) >= LATE * FRAMES
+            if found.kills < count and chance.random() < 0.5:
+                continue  # killed again where it goes on
+            log.unlink(missing_ok=True)
+            found.check(ended(fork(run)) == 0, "a resumed run failed")
+            found.check(target.read_bytes() == expected, "a resumed film differs")
+            # Two frames before the first that is missing are painted again to steady it.
+            rest = FRAMES - _frames(after)
+            found.check(_painted(log) <= rest + 2, "what was kept was painted again")
+            found.check(not kept.exists(), "something was left behind")
+            found.films += 1
+            target.unlink()
     return found
 
 
 def _segments(folder: Path) -> set[int]:
     return {int(path.stem.split("-")[1]) for path in folder.glob("segment-*.mkv")}
+
+
+def _frames(segments: set[int]) -> int:
+    return sum(min(SEGMENT, FRAMES - SEGMENT * number) for number in segments)
+
+
+def _painted(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
 
 
 def main() -> int:
@@ -141,10 +159,10 @@ def main() -> int:
     torch.set_num_threads(1)  # a pool of threads does not live on in a forked child
     work.SEGMENT = SEGMENT
     found = kills(args.kills, args.seed)
-    print(f"{found.kills} kills, {found.films} films that went on, {found.wrong} wrong")
+    print(f"{found.kills} kills, {found.films} films that went on, {len(found.wrong)} wrong")
     print(f"painted again after a kill: {found.again} frames at most, in segments of {SEGMENT}")
-    print(f"killed with 85% or more kept: {found.late}")
-    return int(found.wrong > 0)
+    print(f"killed with 85% or more kept: {found.late}", *found.wrong, sep="\n")
+    return int(bool(found.wrong))
 
 
 if __name__ == "__main__":

@@ -153,3 +153,27 @@ def test_threads_paint_side_by_side(generator):
     for thread in threads:
         thread.join()
     assert all(torch.equal(*pair) for pair in zip(painted, expected, strict=True))
+
+
+@pytest.mark.parametrize("painting_size", [0, 40])
+def test_under_a_mask_they_are_those_of_what_it_paints(generator, painting_size):
+    image, mask = torch.rand(1, 60, 80, 3), torch.zeros(60, 80)
+    mask[10:50, 20:70] = 1
+    mask[20, :] = 0.5
+    options = {"painting_size": painting_size}
+    shared = gather_statistics([image], generator, masks=[mask], **options)
+    own = stylize(image, generator, mask=mask, **options)
+    # Sums of moments in another order.
+    assert (
+        stylize(image, generator, mask=mask, statistics=shared, **options) - own
+    ).abs().max() < 1e-4
+    # A picture that is left out counts for nothing, unless all are.
+    empty = torch.zeros(1, 1)
+    with_empty = gather_statistics(
+        [image, torch.rand(1, 30, 40, 3)], generator, masks=[mask, empty], **options
+    )
+    for name, moments in shared.moments.items():
+        assert torch.equal(moments.mean, with_empty.moments[name].mean)
+    all_left_out = gather_statistics([image], generator, masks=[empty], **options)
+    whole = gather_statistics([image], generator, **options)
+    assert torch.equal(all_left_out.colour, whole.colour)

@@ -73,8 +73,7 @@ def paint_batch(
 ) -> Tensor:
     """Paint images as the frames of a film; see `FilmRun`.
 
-    Each shot has one set of statistics, which it is painted under everywhere: what a mask leaves
-    out counts too.
+    A shot's statistics are those of what its masks paint.
 
     Args:
         images: [B, H, W, 3 or 4] of floats in [0, 1], in the order of the film.
@@ -116,6 +115,7 @@ def paint_batch(
             steadiness=steadiness,
             motion=find_motion(),
             tell=progress,
+            masks=masks,
         )
         with closing(frames.looks()) as looks:
             for index, pixels in frames.composed(range(len(images)), looks):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..files.video.formats import Encoding
 from ..files.video.reading import Clip
@@ -37,6 +38,7 @@ class Frames:
             never comes into a frame.
         steadiness: 0 leaves each frame for itself.
         tell: called with the share of a frame that has been computed.
+        masks: of the frames' statistics; see `Looks`.
     """
 
     clip: Clip
@@ -47,6 +49,7 @@ class Frames:
     steadiness: float
     motion: Motion
     tell: Callable[[float], None]
+    masks: Tensor | None = None
 
     def paint(
         self,
@@ -91,7 +94,7 @@ class Frames:
 
     def looks(self) -> Looks:
         """The statistics of shots, as they come; to be closed."""
-        return Looks(self.clip, self.plan, self.work, self.painter, self.tell)
+        return Looks(self.clip, self.plan, self.work, self.painter, self.tell, self.masks)
 
     def composed(self, frames: range, looks: Looks) -> Iterator[tuple[int, NDArray[np.uint16]]]:
         """Frames `frames` as they are to be encoded: number, and [H, W, 3 or 4]."""

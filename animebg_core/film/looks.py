@@ -21,13 +21,14 @@ from ..engine.statistics import Statistics
 from ..errors import MemoryBudgetError, VideoError
 from ..files.video.reading import Clip
 from ..masks import fit_mask
-from ..painter import Painter
-from ..upsampling import painted_size, shrink
+from ..painter import Painter, image_of, pixels_of
+from ..painting import shrunk
 from .work import FilmPlan, Work
 
 _SUSPECT = 0.15  # of a painting's parts far from the photo's light: worth a second painting
 _AHEAD = 3  # frames that are decoded before they are needed
 _Item = TypeVar("_Item")
+_Scene = tuple[NDArray[np.uint16], "torch.Tensor | None"]  # [H, W, 3], and [1, H, W] of its mask
 
 
 class Looks:
@@ -43,7 +44,13 @@ class Looks:
         work: Work,
         painter: Painter,
         tell: Callable[[float], None],
+        masks: torch.Tensor | None = None,
     ) -> None:
+        """Args:
+        masks: [1 or frames, H, W]: what of each frame is painted in the end, and alone counts;
+            None: the painter's.
+        """
+        self._masks = painter.mask if masks is None else masks
         self._clip, self._plan, self._work = clip, plan, work
         self._painter, self._tell = painter, tell
         self._shot = -1
@@ -74,24 +81,40 @@ class Looks:
         """Those of a shot, gathered if they have not been yet; shots come in rising order."""
         found = self._work.load_statistics(number)
         if found is None:
-            scenes = [_small(scene, self._painter) for scene in self._key_frames(number)]
-            found = self._gathered(scenes)
+            found = self._gathered(
+                [
+                    _small(scene, self._mask(index), self._painter)
+                    for index, scene in self._key_frames(number)
+                ]
+            )
             self._work.save_statistics(number, found)
         return found
 
-    def _gathered(self, scenes: list[NDArray[np.uint16]]) -> Statistics:
+    def _mask(self, index: int) -> torch.Tensor | None:
+        """That of a frame, [1, H, W]."""
+        if self._masks is None:
+            return None
+        at = index % len(self._masks)
+        return self._masks[at : at + 1]
+
+    def _gathered(self, scenes: list[_Scene]) -> Statistics:
         """Those of all scenes together, or of every other one where they do not fit the memory."""
         # With the memory that there is: a limit that fits one frame does not fit several.
         painter = dataclasses.replace(self._painter, memory_limit=None)
         try:
-            return painter.gather(scenes, progress=lambda done, total: self._tell(0))
+            masks = [mask for _, mask in scenes if mask is not None]
+            return painter.gather(
+                [pixels for pixels, _ in scenes],
+                masks=masks or None,
+                progress=lambda done, total: self._tell(0),
+            )
         except MemoryBudgetError:
             if len(scenes) == 1:
                 raise
         return self._gathered(scenes[::2])
 
-    def _key_frames(self, number: int) -> Iterator[NDArray[np.uint16]]:
-        """Those of a shot, their exposure taken out."""
+    def _key_frames(self, number: int) -> Iterator[tuple[int, NDArray[np.uint16]]]:
+        """Those of a shot, and their numbers, their exposure taken out."""
         shots = self._plan.shots
         if self._keys is None:
             wanted = {key for shot in shots[number:] for key in shot.keys}
@@ -103,25 +126,18 @@ class Looks:
             if index < shots[number].start:
                 continue  # of a shot that had its statistics
             photo = np.ascontiguousarray(pixels[..., :3])
-            yield without_exposure(photo, *shots[number].exposure(index))
+            yield index, without_exposure(photo, *shots[number].exposure(index))
             left -= 1
             if not left:
                 return
 
 
-def _small(scene: NDArray[np.uint16], painter: Painter) -> NDArray[np.uint16]:
-    """A scene at the size at which the network paints it."""
-    height, width = scene.shape[:2]
-    size = painted_size(height, width, painter.painting_size)
-    if size == (height, width):
-        return scene
-
-    def read(start: int, stop: int) -> torch.Tensor:
-        rows = torch.from_numpy(scene[start:stop].astype(np.float32))
-        return rows.permute(2, 0, 1)[None]
-
-    small = shrink(read, height, width, size)[0].permute(1, 2, 0)
-    return np.rint(small.numpy()).astype(np.uint16)
+def _small(scene: NDArray[np.uint16], mask: torch.Tensor | None, painter: Painter) -> _Scene:
+    """A scene and its mask at the size at which the network paints it."""
+    image = image_of(scene)
+    fitted = None if mask is None else fit_mask(mask, image)
+    small, seen = shrunk(image, painter.painting_size, fitted)
+    return (scene if small is image else pixels_of(small, scene)), seen
 
 
 def burst(scene: NDArray[np.uint16], painting: NDArray[np.uint16], own: NDArray[np.uint16]) -> bool:

@@ -39,7 +39,7 @@ from .shots import Shot, find_shots
 SEGMENT = 32  # frames
 _KEYS = 6  # frames that stand for a shot, at most
 _KEY_PIXELS = 8_000_000  # of all of them together: they go through the network side by side
-_VERSION = 1  # of what lies in the folder, and of what makes a frame what it is
+_VERSION = 2  # of what lies in the folder, and of what makes a frame what it is
 
 
 @dataclass(frozen=True, slots=True)
