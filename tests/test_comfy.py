@@ -425,7 +425,7 @@ def test_without_a_connection_a_missing_style_is_told_within_three_seconds(tmp_p
     finally:
         dead.stop()
     print(f"told after {took:.1f} s")
-    assert took < 6  # 3 on an idle machine; the hub's own tries take 23
+    assert took < 3  # the hub's own tries take 23
 
 
 def test_a_download_shows_progress_and_is_cancelled(host, client):

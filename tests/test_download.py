@@ -8,6 +8,9 @@ import hashlib
 import os
 import random
 import shutil
+import socket
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +21,7 @@ import pytest
 from hub import FORBIDDEN, FULL, Child, Downloads, Fail, Fault, Hub, Job, Outcome
 
 from animebg_core.files.download import STAGING
+from animebg_core.files.reach import reach
 from animebg_core.files.styles import Style
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
@@ -119,6 +123,64 @@ def _download(target: str, machine: Machine, tmp_path: Path) -> Download:
     # Not ASCII, and not there yet: as a user's model folder may be.
     folder = tmp_path / "\u30e2\u30c7\u30eb \u00e4" / "animebg" if target == "folder" else None
     return Download(machine, f"style-{next(machine.numbers)}", folder)
+
+
+@pytest.fixture
+def servers(monkeypatch) -> Iterator[dict[str, list[tuple[str, int]]]]:
+    """Names to addresses, as `reach` finds them: to be filled."""
+    known: dict[str, list[tuple[str, int]]] = {}
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda name, port, **_: [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in known[name]
+        ],
+    )
+    for variable in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.upper(), raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as lives:
+        known["lives"] = [lives.getsockname()]
+        yield known
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="drops packets where a queue is full")
+def test_addresses_that_drop_packets_take_two_seconds_in_all(servers) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        held = []
+        for _ in range(4):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+            held.append(one)
+        servers["hangs"] = [full.getsockname()] * 8
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            reach("http://hangs")
+        assert 1.9 < time.monotonic() - began < 2.9
+        servers["hangs"] += servers["lives"]
+        began = time.monotonic()
+        reach("http://hangs")
+        assert time.monotonic() - began < 1
+        for one in held:
+            one.close()
+
+
+def test_the_proxy_is_what_is_to_be_reached(servers, monkeypatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        servers["closed"] = [closed.getsockname()]
+        with pytest.raises(OSError, match="refused"):
+            reach("https://closed/path")
+        monkeypatch.setenv("https_proxy", "http://lives:3128")
+        reach("https://unknown")
+        reach("https://closed")
+        monkeypatch.setenv("no_proxy", "closed")
+        with pytest.raises(OSError, match="refused"):
+            reach("https://closed")
+        monkeypatch.setenv("https_proxy", "closed:3128")
+        with pytest.raises(OSError, match="refused"):
+            reach("https://lives")
 
 
 def test_a_fresh_download_is_whole_and_needs_no_second_one(download: Download) -> None:

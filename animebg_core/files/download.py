@@ -22,6 +22,7 @@ import huggingface_hub  # lazy: costs milliseconds here, and its parts load at t
 
 from ..errors import ChecksumError, DownloadError, WeightsError, WeightsNotFoundError
 from .locate import SUFFIXES, find_in_folders, own_folders, pack_folder
+from .reach import reach
 from .styles import LITE_STYLES, Style
 from .verify import difference, set_aside, verified_in_hub_cache
 from .whole import whole_file
@@ -179,7 +180,8 @@ def _fetch(
         return max((_size(path) for path in blobs.glob("*.incomplete")), default=0)
 
     def download() -> Path:
-        _connect()
+        if not constants.HF_HUB_OFFLINE:  # the hub says so itself then
+            reach(constants.ENDPOINT)
         try:
             return Path(fetch(**options, force_download=force))
         except OSError as error:
@@ -201,20 +203,6 @@ def _fetch(
         cancelled.set()
         if quiet:
             enable_progress_bars()
-
-
-def _connect() -> None:
-    """Raise where there is no connection: the hub tries again for 23 seconds before it says so."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    try:
-        cast(Any, get_session()).head(constants.ENDPOINT, timeout=2)
-    except Exception as error:
-        # By name: the hub speaks through requests or httpx, by release. Others may be overcome.
-        names = {kind.__name__ for kind in type(error).__mro__}
-        if names & {"ConnectError", "ConnectTimeout", "ConnectionError", "ProxyError"}:
-            raise
 
 
 def _in_thread(work: Callable[[], Path], tick: Callable[[], None]) -> futures.Future[Path]:
