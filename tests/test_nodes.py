@@ -568,6 +568,30 @@ def test_every_text_is_there_in_every_language(nodes, language):
             assert image.width >= 480
 
 
+@pytest.mark.parametrize("language", LOCALES)
+def test_the_pages_own_texts_are_there_in_every_language(language):
+    """Those that web/pictures.js shows, the notes of the templates among them."""
+    mine, english = (
+        json.loads((ROOT / f"locales/{name}/main.json").read_text("utf-8"))["animebg"]
+        for name in (language, "en")
+    )
+    assert {*mine} == {"here", "download", "own", "title", "notes"}
+    assert mine["here"] and mine["title"] and "#" in mine["download"]
+    assert mine["own"].keys() == english["own"].keys()
+    assert mine["notes"].keys() == {path.stem for path in WORKFLOWS}
+    for path in WORKFLOWS:
+        nodes = json.loads(path.read_text("utf-8"))["nodes"]
+        (note,) = [node for node in nodes if node["type"] == "MarkdownNote"]
+        assert note["properties"] == {"animebg_note": path.stem}  # what the page goes by
+        assert note["title"] == english["title"]
+        assert note["widgets_values"] == [english["notes"][path.stem]]
+        text = mine["notes"][path.stem]
+        assert text.startswith("## ") and (language == "en" or text != english["notes"][path.stem])
+        # What it tells people to press is on the node under that name.
+        for kind, button in english["own"].items():
+            assert (button in english["notes"][path.stem]) == (mine["own"][kind] in text)
+
+
 def test_the_nodes_are_found_by_what_people_type(nodes):
     for schema in schemas(nodes):
         assert schema.category == "AnimeBG"
@@ -603,15 +627,12 @@ def test_a_workflow_and_its_twin_for_the_api_are_one_graph(path):
     drawn = json.loads(path.read_text("utf-8"))
     twin = json.loads((path.parent / "api" / path.name).read_text("utf-8"))
     drawn_nodes = {str(n["id"]): n for n in drawn["nodes"] if n["type"] != "MarkdownNote"}
-    # On the page the first picture is the pack's own, and a loader waits for the reader's photo.
+    # On the page the first picture is the pack's own.
     loader = {
         "AnimeBGSamplePhoto": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
         "AnimeBGSampleVideo": {"class_type": "LoadVideo", "inputs": {"file": "film.mp4"}},
     }
     assert twin["1"] == loader[drawn_nodes.pop("1")["type"]]
-    waiting = [n for n in drawn_nodes.values() if n["type"] == "LoadImage"]
-    assert all(not output["links"] for n in waiting for output in n["outputs"])
-    drawn_nodes = {k: n for k, n in drawn_nodes.items() if n not in waiting}
     assert {k: n["type"] for k, n in drawn_nodes.items()} == {
         k: n["class_type"] for k, n in twin.items() if k != "1"
     }

@@ -1,17 +1,17 @@
-// Pictures on two nodes: below the style of Load AnimeBG Model what it looks like, and whether it
-// is on this computer; on AnimeBG Sample Photo the photo. The nodes work the same without.
+// Pictures on nodes: below the style of Load AnimeBG Model what it looks like, and whether it is on
+// this computer; on the samples what they show, with a button that puts a loader in their place. And
+// the notes of the templates in the page's language. The nodes work the same without.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
 const LOADER = "AnimeBGLoadModel";
-const PHOTO = "AnimeBGSamplePhoto";
-const HEIGHT = 190; // of a picture and its line of text, in pixels
-const TEXTS = {
-  en: { here: "on this computer", download: "the first run downloads # MB" },
-  ja: { here: "このコンピューターにあります", download: "初回に # MB をダウンロードします" },
-  zh: { here: "已在本机", download: "首次运行时下载 # MB" },
+const SAMPLES = {
+  AnimeBGSamplePhoto: { picture: "sample-photo", loader: "LoadImage" },
+  AnimeBGSampleVideo: { picture: "sample-video", loader: "LoadVideo" },
 };
+const HEIGHT = 190; // of a picture and its line of text, in pixels
 let styles = {}; // label: {picture, download}, as the server says
+let texts = {}; // by language, from locales/*/main.json
 const shown = new Set(); // redraws each loader on the page
 
 function learn(definition) {
@@ -19,9 +19,10 @@ function learn(definition) {
   for (const show of shown) show();
 }
 
-function texts() {
+// The texts in the page's language.
+function said() {
   const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en";
-  return TEXTS[language.slice(0, 2)] ?? TEXTS.en;
+  return texts[language] ?? texts[language.slice(0, 2)] ?? texts.en;
 }
 
 // A widget without a value; returns what puts a picture, or none, and a line of text there.
@@ -64,7 +65,7 @@ function addStyle(node) {
   const put = addPicture(node);
   const show = () => {
     const found = styles[style.value];
-    const { here, download } = texts();
+    const { here, download } = said() ?? { here: "", download: "" };
     put(found?.picture, found?.download ? download.replace("#", found.download) : here);
   };
   follow(style, "callback", show); // another one was chosen
@@ -74,10 +75,55 @@ function addStyle(node) {
   show();
 }
 
+function addSample(node, { picture, loader }) {
+  addPicture(node)(picture, "");
+  const label = said()?.own[node.comfyClass];
+  if (!label) return;
+  const button = node.addWidget("button", label, null, () => replace(node, loader), {
+    serialize: false,
+  });
+  button.serialize = false;
+}
+
+// Put a node of another kind, with the same outputs in the same order, in a node's place.
+function replace(node, kind) {
+  const graph = node.graph;
+  const other = window.LiteGraph.createNode(kind);
+  other.pos = [...node.pos];
+  graph.add(other);
+  node.outputs.forEach((output, slot) => {
+    for (const id of [...(output.links ?? [])]) {
+      const link = graph.getLink?.(id) ?? graph.links[id];
+      other.connect(slot, graph.getNodeById(link.target_id), link.target_slot);
+    }
+  });
+  graph.remove(node);
+  // A file is what one wants next.
+  other.widgets?.find((widget) => widget.name === "upload")?.callback?.();
+}
+
+// The note of a template in the page's language, if nobody has changed it.
+function translate(node) {
+  const note = node.properties?.animebg_note;
+  const known = Object.values(texts).map((one) => one.notes[note]);
+  const text = said()?.notes[note];
+  if (!text || !known.includes(node.widgets_values?.[0])) return;
+  node.widgets_values = [text];
+  node.title = said().title;
+}
+
 app.registerExtension({
   name: "animebg.pictures",
+  async init() {
+    const answer = await api.fetchApi("/i18n");
+    const all = Object.entries(await answer.json());
+    texts = Object.fromEntries(all.filter(([, one]) => one.animebg).map(([k, one]) => [k, one.animebg]));
+  },
   beforeRegisterNodeDef(type, definition) {
     if (definition.name === LOADER) learn(definition);
+  },
+  beforeConfigureGraph(graph) {
+    graph.nodes?.forEach(translate);
   },
   refreshComboInNodes(definitions) {
     learn(definitions?.[LOADER]);
@@ -85,7 +131,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!node.addDOMWidget) return;
     if (node.comfyClass === LOADER) addStyle(node);
-    if (node.comfyClass === PHOTO) addPicture(node)("sample-photo", "");
+    if (SAMPLES[node.comfyClass]) addSample(node, SAMPLES[node.comfyClass]);
   },
   setup() {
     // A run may have downloaded what was chosen.
