@@ -104,9 +104,6 @@ sample.widgets.find(w => w.type == 'button').callback();
 nodes().find(n => n.type == 'LoadImage').widgets[0].value = 'holiday.png';
 nodes().find(n => n.type == 'SaveImage').widgets[0].value = 'AnimeBG/own';
 arguments[arguments.length - 1](nodes().filter(n => n.type == 'AnimeBGSamplePhoto').length);"""
-CLOSE = """
-const panel = document.querySelector('[data-testid="properties-panel"]');
-if (panel) document.querySelector('[aria-label*="panel" i]')?.click();"""
 DETAILS = """
 for (const b of document.querySelectorAll('button'))
   if (/details|report/i.test(b.textContent)) b.click();"""
@@ -260,7 +257,9 @@ def main(server: str, out: Path, *languages: str) -> dict:
             wait(lambda: driver.execute_script(READY), 200)
             time.sleep(2)
             if len(languages) > 1:
-                seen["search"].update(found(driver, WORDS[language]))
+                seen["search"].update(
+                    found(driver, WORDS[language], out / f"{language}-search.png")
+                )
             started = time.monotonic()
             driver.execute_script(TEMPLATES)
             wait(lambda: driver.execute_script(PACK), 60)
@@ -286,8 +285,6 @@ def main(server: str, out: Path, *languages: str) -> dict:
             return window.app.graph.serialize().nodes.find(
               n => n.type == 'AnimeBGLoadModel').widgets_values;""")
         shot(driver, out / "painted.png")
-        if len(languages) > 1:
-            seen["help"] = help_page(driver, out)
         names = [path.stem for path in (ROOT / "example_workflows").glob("*.json")]
         seen["others"] = {
             name: run(driver, url, out / f"{name}.png", TEMPLATE, f"{TEMPLATES_AT}/{name}.json")
@@ -300,6 +297,8 @@ def main(server: str, out: Path, *languages: str) -> dict:
         time.sleep(1.5)
         seen["others"]["own"] = run(driver, url, out / "own.png", OWN)
         driver.execute_async_script(TEMPLATE, f"{TEMPLATES_AT}/photo-to-anime.json")
+        if len(languages) > 1:  # this late, since it opens a panel that stays
+            seen["help"] = help_page(driver, out)
         driver.execute_script(UNKNOWN)
         driver.execute_script(RUN)
         text = "return document.body.innerText;"
@@ -340,7 +339,7 @@ def run(driver, url: str, picture: Path, script: str, *arguments: str) -> list:
     return [before, driver.execute_script(WRONG)]
 
 
-def found(driver, words: list[str]) -> dict[str, str]:
+def found(driver, words: list[str], picture: Path) -> dict[str, str]:
     """The first three rows of the page's search for each word, as one text."""
     from selenium.webdriver.common.keys import Keys
 
@@ -353,6 +352,7 @@ def found(driver, words: list[str]) -> dict[str, str]:
         field.send_keys(word)
         time.sleep(1)
         rows[word] = "\n".join(driver.execute_script(ROWS))
+        shot(driver, picture)
         field.send_keys(Keys.ESCAPE)
         time.sleep(0.4)
     return rows
@@ -373,9 +373,7 @@ def help_page(driver, out: Path) -> int:
     wait(lambda: driver.execute_script(find), 15, fail=False)
     time.sleep(1)
     shot(driver, out / "help.png")
-    width = driver.execute_script(find)
-    driver.execute_script(CLOSE)
-    return width
+    return driver.execute_script(find)
 
 
 def picture_of(driver, kind: str) -> bool:
