@@ -2,6 +2,7 @@
 
     python -m benchmarks.video steadiness CLIP --frames 140:163 --style shinkai-lite
     python -m benchmarks.video pans --style shinkai-lite
+    python -m benchmarks.video scenes --style shinkai-lite
     python -m benchmarks.video cuts CLIP [CLIP ...]
     python -m benchmarks.video speed CLIP --frames 0:40 --style shinkai-lite
     python -m benchmarks.video memory --style shinkai-lite --lengths 100 3000
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 
 from animebg_core import Painter
 from animebg_core.files.video.reading import Film
+from animebg_core.film.batch import paint_batch
 from animebg_core.film.motion import find_motion
 from animebg_core.film.shots import find_cuts, find_shots
 from animebg_core.film.steady import Painted, steadied
@@ -221,6 +223,68 @@ def _panned(frames: Pictures, step: float) -> float:
     return float(np.mean(means))
 
 
+def table_scenes(args: argparse.Namespace) -> None:
+    """Clips made of a photo: how much successive frames differ, and how far the mean colour goes.
+
+    The first along the photo's motion; the second from the film's first frame, at most, so that a
+    film whose colours drift shows it.
+    """
+    painter = Painter(_common.load_network(args).generator)
+    rows: list[Sequence[object]] = []
+    for name, photos in _scenes().items():
+        films = [photos, alone(painter, photos), filmed(painter, photos)]
+        flows = Flows(photos)
+        cells = [f"{flows.error(film)[1]:.2f}" for film in films]
+        rows.append((name, *cells, *(f"{drift(film):.2f}" for film in films)))
+    three = ("photo", "frame by frame", "film")
+    _common.print_table(("clip", *three, *(f"drift, {one}" for one in three)), rows)
+
+
+def filmed(painter: Painter, photos: Pictures) -> Pictures:
+    """Painted as films are, steadiness 1."""
+    images = torch.from_numpy(np.stack(photos))
+    return list(paint_batch(images, painter).numpy())
+
+
+def drift(frames: Pictures) -> float:
+    """How far the mean colour goes from that of the first frame, of 255."""
+    means = np.stack([frame.mean((0, 1), dtype=np.float64) for frame in frames])
+    return 255 * float(np.abs(means - means[0]).max())
+
+
+def _scenes() -> dict[str, Pictures]:
+    height, width, count = 240, 320, 16
+    photo = _common.load_photo(_common.DEMO_PHOTO, 320, 480)[0].numpy()
+    still = np.ascontiguousarray(photo[8 : 8 + height, 8 : 8 + width])
+    other = photo[::-1, ::-1][8 : 8 + height, 8 : 8 + width]
+    draw = np.random.default_rng(0)
+
+    def zoomed(k: int) -> NDArray:
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), 0, 1 + 0.01 * k)
+        return cv2.warpAffine(photo, matrix, (width, height), flags=cv2.INTER_CUBIC)
+
+    ramp = np.clip(1 - np.arange(count) / (count - 4), 0, 1)
+    clips = {
+        "still": [still] * count,
+        "still, noise of 4 of 255": [
+            still + draw.normal(0, 4 / 255, still.shape) for _ in range(count)
+        ],
+        "still, light that wavers by 2%": [
+            still * (1 + 0.02 * np.sin(1.7 * k)) for k in range(count)
+        ],
+        "pan of 2 pixels": [_view(photo, 2 * k, height, width) for k in range(count)],
+        "zoom of 1% a frame": [zoomed(k) for k in range(count)],
+        "fade to black": [still * r for r in ramp],
+        "fade to white": [still * r + 1 - r for r in ramp],
+        "white flash": [np.ones_like(still) if k == 8 else still for k in range(count)],
+        "cut": [still if k < 8 else other for k in range(count)],
+    }
+    return {
+        name: [np.clip(frame, 0, 1).astype(np.float32) for frame in frames]
+        for name, frames in clips.items()
+    }
+
+
 def table_cuts(args: argparse.Namespace) -> None:
     """The cuts of clips."""
     rows = []
@@ -335,6 +399,7 @@ def main() -> None:
     tables = {
         "steadiness": table_steadiness,
         "pans": table_pans,
+        "scenes": table_scenes,
         "cuts": table_cuts,
         "speed": table_speed,
         "memory": table_memory,

@@ -26,8 +26,15 @@ from animebg_core.files.video.writing import Trim  # noqa: E402
 SIZE = 48, 64
 
 
-def copied(source: Path, target: Path, *, trim: Trim = Trim(), **options) -> Path:  # noqa: B008
-    """`source` through decoder, RGB, encoder and muxer, unpainted."""
+def copied(
+    source: Path,
+    target: Path,
+    *,
+    trim: Trim = Trim(),  # noqa: B008
+    notes: list[str] | None = None,
+    **options,
+) -> Path:
+    """`source` through decoder, RGB, encoder and muxer, unpainted; `notes` takes what is said."""
     clip = Film(source)
     output = film_output(target, clip.shape, vectors=False, **options)
     segments, times = [], []
@@ -40,7 +47,7 @@ def copied(source: Path, target: Path, *, trim: Trim = Trim(), **options) -> Pat
             times.append(time)
         segment.finish()
         segments.append(path)
-    output.join(
+    said = output.join(
         segments,
         source,
         folder=target.parent,
@@ -50,6 +57,8 @@ def copied(source: Path, target: Path, *, trim: Trim = Trim(), **options) -> Pat
         trim=trim,
         progress=lambda done, total: None,
     )
+    if notes is not None:
+        notes += said
     return target
 
 
@@ -104,6 +113,46 @@ def test_sound_and_times_are_kept(tmp_path, suffix, sound):
     assert packets(again, "audio") == packets(source, "audio")
     assert len(packets(source, "audio")) > 10
     assert times_of(again) == times_of(source)
+
+
+def heard(path: Path) -> tuple[str, float, float, float]:
+    """The sound's codec, where it begins, how long it is in seconds, and its pitch in Hz."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        frames = list(container.decode(stream))
+        wave = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames]).astype(float)
+        rate, name = stream.codec_context.sample_rate, stream.codec_context.name
+        pitch = np.abs(np.fft.rfft(wave)).argmax() * rate / len(wave)
+        return name, float(frames[0].time), len(wave) / rate, float(pitch)
+
+
+@pytest.mark.parametrize(
+    ("sound", "suffix", "codec", "name"),
+    [
+        ("pcm_s16le", "mp4", "aac", "AAC"),
+        ("flac", "mov", "aac", "AAC"),
+        ("aac", "webm", "opus", "Opus"),
+    ],
+)
+def test_sound_that_a_format_does_not_hold_is_encoded_for_it(tmp_path, sound, suffix, codec, name):
+    source = make_clip(
+        tmp_path / "in.mkv", noise(25), sound=Sound(sound, 44_100 if sound == "flac" else 48_000)
+    )
+    notes = []
+    copied(source, tmp_path / f"out.{suffix}", notes=notes)
+    assert notes == [f"its sound ({sound}) is encoded as {name} for this format"]
+    found, begins, lasts, pitch = heard(tmp_path / f"out.{suffix}")
+    assert found == codec and pitch == pytest.approx(440, abs=2)
+    # Encoders begin a little before and end on whole blocks of their own, 1024 samples or 960.
+    assert begins == pytest.approx(0, abs=0.025) and lasts == pytest.approx(1, abs=0.06)
+    part = tmp_path / f"part.{suffix}"
+    copied(source, part, trim=Trim(Fraction(1, 2)))
+    _, begins, lasts, _ = heard(part)
+    assert begins == pytest.approx(0, abs=0.05) and lasts == pytest.approx(0.5, abs=0.08)
+    copied(source, tmp_path / f"again.{suffix}")
+    assert packets(tmp_path / f"again.{suffix}", "audio") == packets(
+        tmp_path / f"out.{suffix}", "audio"
+    )
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])

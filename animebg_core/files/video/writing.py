@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ import av.error
 from ...errors import VideoError
 from .containers import film_stream, has_alpha_beside, is_cover, opened
 from .formats import container_name
+from .sound import Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,8 @@ def _delay(path: Path) -> int:
 
 
 def _copied(container: Any, own: Any, out: Any, notes: list[str]) -> dict[int, Any]:
-    """A stream of `out` for each of the source's that it can hold, by the source's index."""
+    """A stream of `out` for each of the source's that it can hold, by the source's index; sound
+    that it cannot hold is `Encoded` anew."""
     result: dict[int, Any] = {}
     for stream in container.streams:
         if stream.index == own.index:
@@ -183,18 +186,33 @@ def _copied(container: Any, own: Any, out: Any, notes: list[str]) -> dict[int, A
                 notes.append("its cover is not kept" if is_cover(stream) else "only its first film")
             continue
         name = stream.codec_context.name if stream.codec_context else "unknown"
-        try:
-            if not _holds(out.format.name, name):
-                raise ValueError(name)
-            copy = out.add_stream_from_template(stream, opaque=True)
-        except (ValueError, av.error.FFmpegError, RuntimeError):
-            what = "sound" if kind == "audio" else "subtitles"
-            notes.append(f"its {what} ({name}) cannot be kept in this format, .mkv can")
+        copy = _copy(stream, name, out)
+        if copy is not None:
+            copy.time_base = stream.time_base
+        elif kind == "subtitle":
+            notes.append(f"its subtitles ({name}) cannot be kept in this format, .mkv can")
             continue
+        else:
+            try:
+                anew = Encoded(stream, out)
+            except (ValueError, av.error.FFmpegError, RuntimeError):
+                notes.append(f"its sound ({name}) cannot be kept in this format, .mkv can")
+                continue
+            notes.append(f"its sound ({name}) is encoded as {anew.name} for this format")
+            result[stream.index], copy = anew, anew.stream
         copy.metadata.update(_metadata(stream.metadata))
-        copy.time_base = stream.time_base
-        result[stream.index] = copy
+        result.setdefault(stream.index, copy)
     return result
+
+
+def _copy(stream: Any, name: str, out: Any) -> Any:
+    """A stream of `out` that takes the packets of `stream` as they are; None if it cannot."""
+    if not _holds(out.format.name, name):
+        return None
+    try:
+        return out.add_stream_from_template(stream, opaque=True)
+    except (ValueError, av.error.FFmpegError, RuntimeError):
+        return None
 
 
 # What muxers refuse only when the header is written, too late to leave a stream away.
@@ -219,34 +237,53 @@ def _other_packets(
     container: Any, streams: Mapping[int, Any], trim: Trim
 ) -> Iterator[tuple[float, Any]]:
     """The packets of sound and subtitles, their bytes and times as they are, less the trim."""
-    wanted = [container.streams[index] for index in streams]
     if not streams:
         return
     latest = 0.0
-    packets = container.demux(*wanted)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
+    start, stop = (Fraction(0), None) if trim.whole else (trim.start, trim.stop)
+    for packet in _readable(container.demux(*(container.streams[index] for index in streams))):
+        target = streams[packet.stream.index]
+        if isinstance(target, Encoded):
+            given = target.packets(packet, start, stop)
+        else:
+            given = _moved(packet, target, trim)
+        for made in given:
+            latest = max(latest, _decoded_at(made))
+            yield latest, made
+    for target in streams.values():
+        if isinstance(target, Encoded):
+            for made in target.rest():
+                latest = max(latest, _decoded_at(made))
+                yield latest, made
+
+
+def _readable(packets: Iterator[Any]) -> Iterator[Any]:
+    """As far as the file goes."""
+    # Its end may be damage.
+    with suppress(av.error.FFmpegError, ValueError):
+        yield from packets
+
+
+def _decoded_at(packet: Any) -> float:
+    when = packet.dts if packet.dts is not None else packet.pts
+    return 0.0 if when is None else float(when * packet.time_base)
+
+
+def _moved(packet: Any, stream: Any, trim: Trim) -> Iterator[Any]:
+    """The packet as it is to be written, if it lies within the trim."""
+    if not packet.size:
+        return
+    tick = packet.time_base
+    shown = packet.pts if packet.pts is not None else packet.dts
+    if not trim.whole and shown is not None:
+        seconds = shown * tick
+        if seconds < trim.start or (trim.stop is not None and seconds >= trim.stop):
             return
-        except (av.error.FFmpegError, ValueError):
-            return  # as far as the file goes
-        if not packet.size:
-            continue
-        tick = packet.time_base
-        shown = packet.pts if packet.pts is not None else packet.dts
-        if not trim.whole and shown is not None:
-            seconds = shown * tick
-            if seconds < trim.start or (trim.stop is not None and seconds >= trim.stop):
-                continue
-            moved = round(trim.start / tick)
-            packet.pts = shown - moved
-            packet.dts = (packet.dts if packet.dts is not None else shown) - moved
-        when = packet.dts if packet.dts is not None else packet.pts
-        if when is not None:
-            latest = max(latest, float(when * tick))
-        packet.stream = streams[packet.stream.index]
-        yield latest, packet
+        moved = round(trim.start / tick)
+        packet.pts = shown - moved
+        packet.dts = (packet.dts if packet.dts is not None else shown) - moved
+    packet.stream = stream
+    yield packet
 
 
 def _keep_chapters(container: Any, out: Any, trim: Trim, notes: list[str]) -> None:
