@@ -34,6 +34,10 @@ class ClusterError(AnimeBGError):
     """Work for many machines that cannot be given to them: no Ray, no cluster, no workers."""
 
 
+class AddressError(AnimeBGError):
+    """A file at an address (s3://, gs://, ...) that cannot be found, fetched or sent."""
+
+
 class MaskError(AnimeBGError, ValueError):
     """A mask that does not fit its image."""
 

@@ -212,10 +212,20 @@ def main() -> None:
             rows += _rows(image, path, size, style, args)
     header = ("photo", "by way of", "style", "method", "faithful, dB", "crisp", "flat")
     _common.print_table(header, rows)
+    print("The mean of all:\n")
+    _common.print_table(header[3:], _means(rows))
     print("Beside a step:\n")
     _common.print_table(
         ("method", "overshoot"), [(name, f"{overshoot(name):.1%}") for name in METHODS]
     )
+
+
+def _means(rows: list[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
+    """A row a method: the mean of each figure over all photos and styles."""
+    for method in dict.fromkeys(row[3] for row in rows):
+        figures = [[float(str(value)) for value in row[4:]] for row in rows if row[3] == method]
+        faith, crisp, flat = (sum(column) / len(figures) for column in zip(*figures, strict=True))
+        yield method, f"{faith:.1f}", f"{crisp:.2f}", f"{flat:.2f}"
 
 
 def _rows(

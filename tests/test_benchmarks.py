@@ -114,6 +114,17 @@ def test_ours_is_more_faithful_than_the_guided_filter_and_oversteps_no_edge(run,
     assert len(list((tmp_path / "crops").iterdir())) == 1
 
 
+def test_spots_of_blends_are_counted(run, network, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_file(oracle.random_state((4, 8, 12), 1, seed=1), other)
+    rows = run("blends", "--styles", network, other, "--longest", 64)
+    blends, wrong, more = map(int, rows[-1])
+    assert blends == 3
+    listed = [[int(count) for count in row[3:]] for row in rows if row[2].endswith(".jpg")]
+    assert sum(count > worse for *counts, worse in listed for count in counts) == wrong
+    assert sum(max(0, count - worse) for *counts, worse in listed for count in counts) == more
+
+
 def test_the_benchmarks_own_way_back_is_that_of_the_library(network):
     """The step is measured through it."""
     from animebg_core import load_generator, stylize

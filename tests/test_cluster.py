@@ -203,16 +203,6 @@ def test_a_dry_run_says_what_would_go_where_and_makes_nothing(job, source, capsy
     assert not out.exists()
 
 
-@pytest.mark.parametrize("place", ["in", "out"])
-def test_an_address_of_an_object_store_is_refused_with_what_to_do(job, place, capsys, tmp_path):
-    capsys.readouterr()
-    where = ["s3://photos/in", "-o", str(tmp_path)] if place == "in" else ["-o", "gs://photos/out"]
-    assert main(["stylize", *job[0][1:2], *where]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert "://photos/" in line and "mount" in line
-    assert os.listdir(tmp_path) == []
-
-
 # --- Ray on this machine ---
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import AnimeBGError, VideoError
+from ..files.addresses import Address, Location, fetched, sent
 from ..files.video.names import FILM_SUFFIXES, is_animation, is_numbered, numbered, writes_clip
 from ..painter import Painter
 from .jobs import Job
@@ -83,7 +84,9 @@ def is_clip(job: Job) -> bool:
 
 def is_finished(job: Job) -> bool:
     """The clip's output is there."""
-    return (numbered(job.target, 1) if is_numbered(job.target) else job.target).exists()
+    if isinstance(job.target, Address) or not is_numbered(job.target):
+        return job.target.exists()
+    return numbered(job.target, 1).exists()
 
 
 def paint_clips(
@@ -92,32 +95,37 @@ def paint_clips(
     args: argparse.Namespace,
     *,
     success: Callable[[Job], None],
-    failure: Callable[[Path, object], None],
+    failure: Callable[[Location, object], None],
 ) -> None:
     """Paint every clip; one that fails is told of, and the others go on."""
     for job in jobs:
         try:
-            for note in film_run(job, painter, args, _Teller(job)).whole():
-                say(f"{job.source}: {note}")
+            with fetched(job.source) as source, sent(job.target) as target:
+                for note in film_run(source, target, painter, args, _Teller(job)).whole():
+                    say(f"{job.source}: {note}")
         except (AnimeBGError, MemoryError, OSError) as error:
-            failure(job.source, clip_failure(job, error))
+            failure(job.source, clip_failure(job.target, error))
         else:
             success(job)
 
 
-def clip_failure(job: Job, error: BaseException) -> str:
+def clip_failure(target: Location, error: BaseException) -> str:
     """Why a clip came to nothing, in a line."""
     if isinstance(error, OSError) and not isinstance(error, AnimeBGError):
         reason = error.strerror or error
         return (
-            f"{job.target} cannot be written: {reason}; what is painted is kept, run the same"
+            f"{target} cannot be written: {reason}; what is painted is kept, run the same"
             " again to go on"
         )
     return str(error) or "out of memory"
 
 
 def film_run(
-    job: Job, painter: Painter, args: argparse.Namespace, report: Report | None = None
+    source: Path,
+    target: Path,
+    painter: Painter,
+    args: argparse.Namespace,
+    report: Report | None = None,
 ) -> FilmRun:
     """A clip as the options say, not yet begun.
 
@@ -133,27 +141,27 @@ def film_run(
     from ..files.video.writing import Trim
     from ..film.film import DEFAULT_STEADINESS, FilmRun
 
-    is_film = job.source.suffix.lower() in FILM_SUFFIXES and not is_numbered(job.source)
+    is_film = source.suffix.lower() in FILM_SUFFIXES and not is_numbered(source)
     if is_film:
-        clip = Film(job.source, args.longest)
-    elif is_numbered(job.source):
-        clip = NumberedPictures(job.source, args.longest)
+        clip = Film(source, args.longest)
+    elif is_numbered(source):
+        clip = NumberedPictures(source, args.longest)
     else:
-        clip = Animation(job.source, args.longest)
+        clip = Animation(source, args.longest)
     output = film_output(
-        job.target,
+        target,
         clip.shape,
         codec=args.codec,
         crf=args.crf,
         quality=args.quality,
         vectors=torch.backends.cpu.get_cpu_capability().startswith("AVX"),
     )
-    job.target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     return FilmRun(
         clip,
         output,
         painter,
-        source=job.source if is_film else None,
+        source=source if is_film else None,
         steadiness=DEFAULT_STEADINESS if args.steadiness is None else args.steadiness,
         trim=Trim(*args.trim) if args.trim else Trim(),
         report=report,

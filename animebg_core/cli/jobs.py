@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ..errors import AnimeBGError, OptionError
+from ..files.addresses import Address, Location, files_in, is_folder, location
 from ..files.photos import FORMATS, PHOTO_SUFFIXES
 from ..files.video.names import (
     ANIMATIONS,
@@ -27,8 +27,8 @@ from ..files.video.names import (
 class Job:
     """One photo or clip to paint, and the file to make of it."""
 
-    source: Path
-    target: Path
+    source: Location
+    target: Location
 
 
 Failure = Callable[[str, str], None]  # a path, and why it comes to nothing
@@ -43,32 +43,31 @@ def plan_jobs(
     Raises:
         OptionError: no photo, several for one file, two with one output, an output that is an
             input, or an output format that is not written.
+        AddressError: an address that cannot be looked into.
     """
-    for given in (*inputs, output):
-        if re.match(r"[a-z][a-z0-9+.-]+://", given, re.IGNORECASE) and not os.path.exists(given):
-            raise OptionError(
-                f"{given} is an address, and files are wanted: mount it as a folder (rclone mount,"
-                " gcsfuse, mount-s3), or copy it first"
-            )
-    root = Path(output)
+    for given in map(location, (*inputs, output)):
+        if isinstance(given, Address) and is_numbered(given):
+            raise OptionError(f"{given}: numbered pictures are read and written in folders here")
+    root = location(output)
     named = root.suffix.lower() in PHOTO_SUFFIXES | FILM_SUFFIXES or writes_clip(root)
     if named and not output.endswith(("/", os.sep)) and not os.path.isdir(root):
-        if len(inputs) > 1 or os.path.isdir(inputs[0]):
+        first = location(inputs[0])
+        if len(inputs) > 1 or (is_folder(first) if isinstance(first, Address) else first.is_dir()):
             raise OptionError(f"-o {output} is one file, for one photo or clip: name a folder")
-        return _checked([_job(Path(inputs[0]), root)], mask)
+        return _checked([_job(first, root)], mask)
     unread: list[str] = []
 
     def failed(path: str, reason: str) -> None:
         unread.append(path)
         failure(path, reason)
 
-    found = [item for given in inputs for item in _found(Path(given), root, failed, passed)]
+    found = [item for given in inputs for item in _found(location(given), root, failed, passed)]
     if not found and not unread:
         raise OptionError(f"no photos or clips in {', '.join(inputs)}")
     return _checked(_named(found, root), mask)
 
 
-def _job(source: Path, target: Path) -> Job:
+def _job(source: Location, target: Location) -> Job:
     """One file to one file.
 
     Raises:
@@ -88,14 +87,17 @@ def _job(source: Path, target: Path) -> Job:
 
 
 def _found(
-    given: Path, root: Path, failure: Failure, passed: Passed
-) -> Iterator[tuple[Path, Path]]:
+    given: Location, root: Location, failure: Failure, passed: Passed
+) -> Iterator[tuple[Location, Path]]:
     """Each photo and clip in `given`, itself or in it as a folder, and its place in the output.
 
     Passed over in folders: hidden names, what is not named as either, what is no regular file, and
     the output folder. Links to folders are followed after all others, and no folder is walked
     twice.
     """
+    if isinstance(given, Address):
+        yield from _found_at(given, root, passed)
+        return
     if not os.path.isdir(given):
         yield given, Path(given.name)
         return
@@ -135,7 +137,25 @@ def _found(
                     yield path, path.relative_to(given)
 
 
-def _passed_over(path: Path) -> str | None:
+def _found_at(given: Address, root: Location, passed: Passed) -> Iterator[tuple[Address, Path]]:
+    """`_found`, at an address."""
+    if not is_folder(given):
+        yield given, Path(given.name)
+        return
+    for address, within in files_in(given):
+        if isinstance(root, Address) and f"{address}/".startswith(f"{root}/") and root != given:
+            continue
+        hidden = any(part.startswith(".") for part in within.parts)
+        reason = "hidden" if hidden else _passed_over(within)
+        if ".." in within.parts or within.is_absolute():
+            reason = "named to lie elsewhere"  # a bucket's keys may be so; no file of ours is
+        if reason:
+            passed.setdefault(reason, []).append(str(address))
+        else:
+            yield address, Path(within)
+
+
+def _passed_over(path: PurePath) -> str | None:
     """Why a file in a folder is not taken for a photo or a clip, or None."""
     if path.name.startswith("."):
         return "hidden"
@@ -162,29 +182,29 @@ def passed_over(passed: Passed) -> str:
     return f"passed over: {'; '.join(parts)}"
 
 
-def _named(found: Sequence[tuple[Path, Path]], root: Path) -> list[Job]:
+def _named(found: Sequence[tuple[Location, Path]], root: Location) -> list[Job]:
     """A target for each: where two would have one, what changes its format keeps its whole name."""
-    places = [(source, place, _target_name(source, place)) for source, place in found]
+    places = [(source, within, _target_name(source, within)) for source, within in found]
     wanted = Counter(target for _, _, target in dict.fromkeys(places))
     jobs: list[Job] = []
-    for source, place, target in places:
-        if wanted[target] > 1 and target != place:
-            target = place.with_name(place.name + target.suffix)
+    for source, within, target in places:
+        if wanted[target] > 1 and target != within:
+            target = within.with_name(within.name + target.suffix)
         jobs.append(Job(source, root / target))
     return jobs
 
 
-def _target_name(source: Path, place: Path) -> Path:
+def _target_name(source: Location, within: Path) -> Path:
     """The input's own name where its format is written, else as .png, and for films as .mp4."""
-    suffix = place.suffix.lower()
-    if suffix in FORMATS or suffix in CONTAINERS or is_numbered(place):
-        return place
+    suffix = within.suffix.lower()
+    if suffix in FORMATS or suffix in CONTAINERS or is_numbered(within):
+        return within
     if suffix in ANIMATIONS and is_animation(source):
-        return place
+        return within
     if suffix in FILM_SUFFIXES:
-        return place.with_suffix(".mp4")
-    stem = place.stem if suffix in PHOTO_SUFFIXES else place.name
-    return place.with_name(f"{stem}.png")
+        return within.with_suffix(".mp4")
+    stem = within.stem if suffix in PHOTO_SUFFIXES else within.name
+    return within.with_name(f"{stem}.png")
 
 
 def _checked(jobs: Sequence[Job], mask: Path | None) -> list[Job]:
@@ -198,20 +218,23 @@ def _checked(jobs: Sequence[Job], mask: Path | None) -> list[Job]:
                 " each with an output folder of its own"
             )
     inputs = ({_identity(job.source) for job in jobs} | {_identity(mask)}) - {None}
+    addresses = {str(job.source) for job in jobs if isinstance(job.source, Address)}
     for job in kept.values():
-        if _identity(job.target) in inputs:
+        if _identity(job.target) in inputs or str(job.target) in addresses:
             raise OptionError(f"{job.target} is an input, never overwritten: name another output")
         if os.path.isdir(job.target):
             raise OptionError(f"{job.target} is a folder, but a photo is to be written there")
     return list(kept.values())
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same(one: Location, other: Location) -> bool:
     """They are one and the same existing file or folder."""
+    if isinstance(one, Address) or isinstance(other, Address):
+        return str(one) == str(other)
     return _identity(one) == _identity(other) is not None
 
 
-def _identity(path: Path | None) -> tuple[int, int] | None:
+def _identity(path: Location | None) -> tuple[int, int] | None:
     """What two names of one file share, through links too; None where there is no file."""
     try:
         found = os.stat(path) if path else None
@@ -220,8 +243,13 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
     return (found.st_dev, found.st_ino) if found else None
 
 
-def make_folder(folder: Path) -> None:
-    """Make the output folder, and find out before any painting whether it can be written."""
+def make_folder(folder: Location) -> None:
+    """Make the output folder, and find out before any painting whether it can be written.
+
+    At an address there may be no such thing as a folder, and only writing tells.
+    """
+    if isinstance(folder, Address):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -230,8 +258,10 @@ def make_folder(folder: Path) -> None:
         raise AnimeBGError(f"the folder {folder} cannot be written: no permission")
 
 
-def blocked(target: Path) -> str | None:
+def blocked(target: Location) -> str | None:
     """Why a file of that name cannot be written, as far as can be told before it is painted."""
+    if isinstance(target, Address):
+        return None
     try:
         os.lstat(target)
     except FileNotFoundError:

@@ -7,6 +7,8 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,10 +20,11 @@ from ..cluster.fleet import fleet
 from ..cluster.paint import paint_everywhere
 from ..cluster.pieces import Item
 from ..cluster.worker import Tell
+from ..files.addresses import Address, Location
 from ..files.opening import MAX_PIXELS
 from ..painter import Painter
 from .background import begin, finish
-from .clips import clip_failure, film_run, is_clip
+from .clips import clip_failure, film_run, is_clip, paint_clips
 from .jobs import Job
 from .options import Parts, load_parts, make_painter, placed_network
 from .photos import Told, paint_photos
@@ -53,7 +56,7 @@ def paint_with_ray(
     """
     parts = finish(begin(lambda: load_parts(args)))
     kit = Kit(_without_paths(args), parts, mask, os.getcwd())
-    items = [Item(job.source, job.target, is_clip(job)) for job in jobs]
+    items = [Item(job.source, job.target, is_clip(job) and not _at_address(job)) for job in jobs]
     size = sum(p.numel() * p.element_size() for network, _ in parts for p in network.parameters())
 
     def tell(at: int, what: str, text: str) -> None:
@@ -101,19 +104,29 @@ class Kit:
 
     def photos(self, items: Sequence[tuple[int, Item]], painter: Painter, tell: Tell) -> None:
         """See `cluster.worker.Kit`."""
-        jobs = [Job(item.source, item.target) for _, item in items]
-        told = _Telling({job.target: at for job, (at, _) in zip(jobs, items, strict=True)}, tell)
-        if jobs:
+        numbers = {Job(item.source, item.target): at for at, item in items}
+        told = _Telling({job.target: at for job, at in numbers.items()}, tell)
+        photos = [job for job in numbers if not is_clip(job)]
+        if photos:
             longest, quality = self.args.longest, self.args.quality
-            paint_photos(jobs, painter, told, longest=longest, quality=quality)
+            paint_photos(photos, painter, told, longest=longest, quality=quality)
+        for job in numbers:
+            if is_clip(job):  # at an address: by one worker, in one go
+                failed = partial(told.clip_failed, job)
+                paint_clips([job], painter, self.args, success=told.success, failure=failed)
 
     def clip(self, item: Item, painter: Painter) -> FilmRun:
         """See `cluster.worker.Kit`."""
-        return film_run(Job(item.source, item.target), painter, self.args)
+        assert isinstance(item.source, Path) and isinstance(item.target, Path)
+        return film_run(item.source, item.target, painter, self.args)
 
     def reason(self, item: Item, error: BaseException) -> str:
         """See `cluster.worker.Kit`."""
-        return clip_failure(Job(item.source, item.target), error)
+        return clip_failure(item.target, error)
+
+
+def _at_address(job: Job) -> bool:
+    return isinstance(job.source, Address) or isinstance(job.target, Address)
 
 
 def limit_pictures() -> None:
@@ -134,6 +147,9 @@ class _Telling:
 
     def job_failed(self, job: Job, reason: object) -> None:
         self.tell(self.numbers[job.target], "failed", str(reason))
+
+    def clip_failed(self, job: Job, _: Location, reason: object) -> None:
+        self.job_failed(job, reason)
 
     def note(self, job: Job, text: str) -> None:
         self.tell(self.numbers[job.target], "note", text)

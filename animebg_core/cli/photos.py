@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Protocol
 
-from ..errors import AnimeBGError, ImageError, first_line
+from ..errors import AnimeBGError, first_line
+from ..files.addresses import fetched, sent
 from ..files.photos import Photo, fitted, read_photo, write_photo
 from ..painter import Painter
 from .background import begin, finish
@@ -44,7 +45,12 @@ def paint_photos(
     """
 
     def read(job: Job) -> Photo:
-        return fitted(read_photo(job.source, longest=longest), job.target)
+        with fetched(job.source) as path:
+            return fitted(read_photo(path, longest=longest), job.target)
+
+    def write(photo: Photo, job: Job) -> None:
+        with sent(job.target) as path:
+            write_photo(photo, path, quality=quality)
 
     ahead = begin(partial(read, jobs[0]))
     written: tuple[Job, Future[None]] | None = None
@@ -52,7 +58,7 @@ def paint_photos(
         for index, job in enumerate(jobs):
             try:
                 photo = finish(ahead)
-            except ImageError as error:
+            except AnimeBGError as error:
                 photo = None
                 report.job_failed(job, error)
             if index + 1 < len(jobs):
@@ -69,8 +75,7 @@ def paint_photos(
             done, written = written, None
             _settle(done, report)
             photo = dataclasses.replace(photo, pixels=painted)
-            write = partial(write_photo, photo, job.target, quality=quality)
-            written = job, begin(write)
+            written = job, begin(partial(write, photo, job))
     finally:
         # Interrupted or not, a photo that is being written is finished and counted.
         _settle(written, report)

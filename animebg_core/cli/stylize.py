@@ -10,6 +10,7 @@ import torch
 
 from ..cluster.fleet import check_installed
 from ..errors import AnimeBGError, ImageError, MaskError
+from ..files.addresses import Location, location
 from ..files.photos import read_mask
 from ..files.whole import whole_file
 from .background import begin, finish
@@ -108,7 +109,7 @@ def _plan(args: argparse.Namespace, report: Report, passed: Passed) -> tuple[lis
         say(f"{len(jobs) - len(todo)} finished before, left as they are (see --overwrite)")
     if todo and not args.dry_run:
         # A folder for several, or the folder of one.
-        root = Path(args.output)
+        root = location(args.output)
         make_folder(root.parent if todo[0].target == root else root)
     free: list[Job] = []
     for job in todo:
@@ -146,7 +147,7 @@ class Report:
             say(f"{self.finished} of {self.total}: {job.source}")
         result(str(job.target))
 
-    def failure(self, source: str | Path, reason: object) -> None:
+    def failure(self, source: str | Location, reason: object) -> None:
         """`source` came to nothing; the others go on."""
         self.failed.append(str(source))
         say(f"{source}: {reason}")

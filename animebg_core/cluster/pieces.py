@@ -6,8 +6,9 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
+
+from ..files.addresses import Address, Location, location
 
 Kind = Literal["photos", "begin", "gather", "paint", "join"]
 
@@ -20,9 +21,9 @@ _EACH = 4  # pieces a worker at least, where there are enough: or one is left wi
 class Item:
     """A photo or a clip to be painted, and the file to make of it."""
 
-    source: Path
-    target: Path
-    is_clip: bool
+    source: Location
+    target: Location
+    is_clip: bool  # to be painted in steps: at addresses no worker sees another's
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,9 @@ class Piece:
     def paths(self) -> list[Item]:
         """The items again."""
         return [
-            Item(Path(os.fsdecode(source)), Path(os.fsdecode(target)), self.kind != "photos")
+            Item(
+                location(os.fsdecode(source)), location(os.fsdecode(target)), self.kind != "photos"
+            )
             for source, target in zip(self.sources, self.targets, strict=True)
         ]
 
@@ -67,14 +70,16 @@ def piece_of(
         list(chosen),
         [os.fsencode(item.source) for item in mine],
         [os.fsencode(item.target) for item in mine],
-        [stamp(item.target) for item in mine],
+        [stamp(item.target) if item.target.exists() else "" for item in mine],
         first,
         last,
     )
 
 
-def stamp(path: Path) -> str:
+def stamp(path: Location) -> str:
     """What tells a file from one put in its place later; empty where there is none."""
+    if isinstance(path, Address):
+        return path.stamp()
     try:
         found = os.stat(path)
     except OSError:
@@ -99,7 +104,7 @@ def photo_pieces(items: Sequence[Item], workers: int) -> list[Piece]:
     return [*pieces, piece_of(items, held, "photos")] if held else pieces
 
 
-def _size(path: Path) -> int:
+def _size(path: Location) -> int:
     try:
         return os.stat(path).st_size
     except OSError:

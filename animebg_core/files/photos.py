@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from ..errors import ImageError
+from .addresses import Location
 from .colours import srgb_of
 from .metadata import TURNS, for_tiff, orientation_and_exif
 from .opening import Opened, open_picture
@@ -148,7 +149,7 @@ def read_mask(path: Path) -> NDArray[np.float32]:
     return np.array(turned_image)
 
 
-def fitted(photo: Photo, target: Path) -> Photo:
+def fitted(photo: Photo, target: Location) -> Photo:
     """`photo` as the format of `target`'s name can hold it; known before it is painted.
 
     Raises:

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from PIL import Image
 
+from ..addresses import Location
+
 # Codecs of the films that are written, by the name of the file, the usual one first.
 CONTAINERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -31,7 +33,7 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 _NUMBERED = re.compile(r"%0?\d*d")
 
 
-def is_numbered(path: Path) -> bool:
+def is_numbered(path: Location) -> bool:
     """The name stands for numbered pictures, as with FFmpeg: frame-%05d.png."""
     return len(_NUMBERED.findall(path.name)) == 1 and path.suffix.lower() in PICTURES
 
@@ -66,13 +68,13 @@ def numbered_files(path: Path) -> list[Path]:
     return result
 
 
-def writes_clip(path: Path) -> bool:
+def writes_clip(path: Location) -> bool:
     """A clip is what is written under that name."""
     suffix = path.suffix.lower()
     return is_numbered(path) or suffix in CONTAINERS or suffix in ANIMATIONS
 
 
-def is_animation(path: Path) -> bool:
+def is_animation(path: Location) -> bool:
     """A picture file that holds several, to be seen one after the other."""
     if path.suffix.lower() not in {*ANIMATIONS, ".png"} or not os.path.isfile(path):
         return False  # a pipe would keep whoever opens it waiting
