@@ -117,9 +117,9 @@ class AnimeBGLoadModel(io.ComfyNode):
             path = _in_model_folders(style) or _downloaded(_known(style))
             generator = load_generator(path, device=host.offload_device(), dtype=_dtype(precision))
         except AnimeBGError as error:
+            host.tell(str(error))  # newer hosts hide it below a traceback
             if host.others_go_on(getattr(cls.hidden, "prompt", None)):
                 _log.warning("%s: %s", style, error)
-                host.tell(str(error))
                 # With a value, since hosts drop an output that has none, block and all.
                 return io.NodeOutput(None, block_execution=str(error))
             raise error from None  # the host prints all that led to it otherwise

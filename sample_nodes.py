@@ -12,7 +12,7 @@ from comfy_api.latest import InputImpl, Types, io
 from PIL import Image
 
 from . import host
-from .inputs import ALIASES, CATEGORY
+from .inputs import CATEGORY
 
 _FRAMES, _RATE = 48, 24  # and frames a second
 _HEIGHT, _WIDTH = 320, 480  # of the film
@@ -33,7 +33,7 @@ class AnimeBGSamplePhoto(io.ComfyNode):
                 "A photo that comes with AnimeBG, to try it without a file of your own: a pavilion "
                 "by a lake, 640 x 427 pixels (by danielbuechele, CC BY 2.0)."
             ),
-            search_aliases=["sample photo", "example image", "test image", "demo", *ALIASES],
+            search_aliases=["sample photo", "example image", "test image", "demo"],
             inputs=[],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The photo."),
@@ -60,7 +60,7 @@ class AnimeBGSampleVideo(io.ComfyNode):
                 "A film to try AnimeBG without one of your own: two seconds of a camera that moves "
                 "over the sample photo, 480 x 320 pixels, with a soft sound."
             ),
-            search_aliases=["sample video", "example video", "test video", "demo", *ALIASES],
+            search_aliases=["sample video", "example video", "test video", "demo"],
             inputs=[],
             outputs=[io.Video.Output(display_name="video", tooltip="The film.")],
         )

@@ -230,12 +230,13 @@ def test_a_missing_style_blocks_its_own_pictures_where_others_go_on(host, nodes,
 
 
 @pytest.mark.parametrize("style", ["Makoto Shinkai v0", "gone.safetensors", "../x.safetensors", ""])
-def test_an_unknown_style_is_refused_with_what_to_do(nodes, folder, style):
+def test_an_unknown_style_is_refused_with_what_to_do(host, nodes, folder, style):
     with pytest.raises(nodes.StyleError) as caught:
         nodes.AnimeBGLoadModel.execute(style)
     text = str(caught.value)
     assert f'no style "{style}"' in text and str(folder) in text and "Satoshi Kon" in text
     assert "\n" not in text
+    assert host.texts == [("7", text)]  # on the node's face
     asked = nodes.AnimeBGLoadModel.fingerprint_inputs
     assert asked(style=style) != asked(style=style)  # tried again, whatever came of it
     # Newer hosts would refuse it before, in words of their own, if this did not say otherwise.
@@ -596,7 +597,11 @@ def test_the_nodes_are_found_by_what_people_type(nodes):
     for schema in schemas(nodes):
         assert schema.category == "AnimeBG"
         typed = {alias.lower() for alias in schema.search_aliases}
-        assert {"anime", "cartoon", "background", "ghibli"} <= typed
+        # Who looks for a style wants what paints; the samples would stand before that.
+        wanted = {"anime", "cartoon", "background", "ghibli"}
+        sample = schema.node_id.startswith("AnimeBGSample")
+        assert (typed & wanted) == (set() if sample else wanted)
+        assert not sample or "demo" in typed
 
 
 @pytest.mark.parametrize(

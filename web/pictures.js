@@ -66,7 +66,9 @@ function addStyle(node) {
   const show = () => {
     const found = styles[style.value];
     const { here, download } = said() ?? { here: "", download: "" };
-    put(found?.picture, found?.download ? download.replace("#", found.download) : here);
+    const listed = found || style.options?.values?.includes?.(style.value);
+    const text = found?.download ? download.replace("#", found.download) : here;
+    put(found?.picture, listed ? text : ""); // an old workflow may name what is not there
   };
   follow(style, "callback", show); // another one was chosen
   follow(node, "onConfigure", show); // a workflow was opened
