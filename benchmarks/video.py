@@ -3,8 +3,9 @@
     python -m benchmarks.video steadiness CLIP --frames 140:163 --style shinkai-lite
     python -m benchmarks.video pans --style shinkai-lite
     python -m benchmarks.video scenes --style shinkai-lite
+    python -m benchmarks.video strip --style shinkai-lite --picture docs/video/strip.jpg
     python -m benchmarks.video cuts CLIP [CLIP ...]
-    python -m benchmarks.video speed CLIP --frames 0:40 --style shinkai-lite
+    python -m benchmarks.video speed --frames 0:48 --style shinkai-lite
     python -m benchmarks.video memory --style shinkai-lite --lengths 100 3000
 
 Needs PyAV and OpenCV: pip install '.[video,flow]'.
@@ -28,6 +29,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from animebg_core import Painter
 from animebg_core.files.video.reading import Film
@@ -285,6 +287,28 @@ def _scenes() -> dict[str, Pictures]:
     }
 
 
+def strip(args: argparse.Namespace) -> None:
+    """A picture of successive frames of a pan: the photo, frame by frame, as films are painted, and
+    what changes from frame to frame, the pan undone, eightfold."""
+    painter = Painter(_common.load_network(args).generator)
+    height, width, count, step, side = 240, 320, 8, 3, 150
+    photo = _common.load_photo(_common.DEMO_PHOTO, 320, 480)[0].numpy()
+    photos = [_view(photo, step * k, height, width) for k in range(count)]
+    films = [photos, alone(painter, photos), filmed(painter, photos)]
+    rows = [film[2:7] for film in films]
+    for film in films[1:]:
+        moved = [_view(np.pad(f, ((8, 0), (8, 0), (0, 0))), step, height, width) for f in film]
+        rows.append([8 * np.abs(film[k] - moved[k - 1]) for k in range(2, 7)])
+    parts = [
+        np.concatenate([frame[60 : 60 + side, 100 : 100 + side] for frame in row], 1)
+        for row in rows
+    ]
+    picture = np.uint8(np.clip(np.concatenate(parts), 0, 1) * 255 + 0.5)
+    args.picture.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(args.picture, quality=85)
+    print(f"{args.picture}: {args.picture.stat().st_size >> 10} KB")
+
+
 def table_cuts(args: argparse.Namespace) -> None:
     """The cuts of clips."""
     rows = []
@@ -295,7 +319,14 @@ def table_cuts(args: argparse.Namespace) -> None:
 
 
 def table_speed(args: argparse.Namespace) -> None:
-    """Frames a second: in memory, one by one, and as films with their files."""
+    """Frames a second: in memory, one by one, and as films with their files; of a clip, or of a
+    pan of 640x360 that is made for it."""
+    if not args.clips:
+        with tempfile.TemporaryDirectory() as made:
+            args.clips = [Path(made, "pan.mp4")]
+            _made(args.clips[0], args.frames[1])
+            table_speed(args)
+        return
     from animebg_core.files.video.output import film_output
     from animebg_core.files.video.writing import Trim
     from animebg_core.film.film import FilmRun
@@ -400,6 +431,7 @@ def main() -> None:
         "steadiness": table_steadiness,
         "pans": table_pans,
         "scenes": table_scenes,
+        "strip": strip,
         "cuts": table_cuts,
         "speed": table_speed,
         "memory": table_memory,
@@ -411,6 +443,7 @@ def main() -> None:
     parser.add_argument("--steadiness", type=float, nargs="+", default=[1.0], metavar="F")
     parser.add_argument("--painting-size", type=int, default=0, metavar="N", help="of `memory`")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--picture", type=Path, default=Path("strip.jpg"), help="of `strip`")
     parser.add_argument("--lengths", type=int, nargs="+", default=[100, 3000], metavar="N")
     _common.add_network_arguments(parser)
     args = parser.parse_args()
