@@ -199,7 +199,9 @@ def upsample(maps: Tensor, guide: Tensor, start: int, height: int) -> Tensor:
     above = places.floor().long()
     below = (above + 1).clamp_max_(maps.shape[2] - 1)
     first, last = int(above[0]), int(below[-1])
-    near = F.interpolate(maps[:, :, first : last + 1], (last + 1 - first, width), mode="bilinear")
+    # Along the rows only: where torch "enlarges" to the same height, older versions round.
+    rows = maps[:, :, first : last + 1]
+    near = F.interpolate(rows.flatten(1, 2), width, mode="linear").view(*rows.shape[:3], width)
     device = maps.device
     share = (places - above).float().to(device)[:, None]
     above, below = (above - first).to(device), (below - first).to(device)

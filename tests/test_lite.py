@@ -72,7 +72,12 @@ def test_float16_holds_it(key):
     photo = to_input(rgb("photo.png"))
     exact = run_maps(lite.stages, tensors, photo, torch.float32)
     assert max(float(made.abs().max()) for made in exact.values()) < 2000
-    made = run_maps(lite.stages, tensors, photo, torch.float16)["output"]
+    try:
+        made = run_maps(lite.stages, tensors, photo, torch.float16)["output"]
+    except RuntimeError as error:
+        if "not implemented for 'Half'" not in str(error):
+            raise
+        pytest.skip("this torch has no reflection in float16 on the CPU")
     assert (made - exact["output"]).abs().mean() < 0.01  # 1.3 levels of 255
 
 
