@@ -149,6 +149,14 @@ def test_a_key_that_leads_out_of_the_output_folder_is_passed_over(network, tmp_p
         driver.store.clear()
 
 
+def test_what_lies_here_under_that_name_does_not_count(network, there, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    (here / "a.png").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    assert paint(network, there, "-o", tmp_path / "out") == 1
+    assert (tmp_path / "out" / "a.png").is_file()
+
+
 def test_what_comes_short_has_no_final_name(network, photos, tmp_path, monkeypatch, capsys):
     """A driver whose connection is lost in the middle of a file."""
     driver = fsspec.filesystem("file")

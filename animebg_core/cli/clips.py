@@ -6,7 +6,7 @@ import argparse
 import datetime
 import importlib.util
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from ..files.addresses import Address, Location, fetched, sent
 from ..files.video.names import FILM_SUFFIXES, is_animation, is_numbered, numbered, writes_clip
 from ..painter import Painter
 from .jobs import Job
+from .photos import Told
 from .terminal import Bar, say
 
 if TYPE_CHECKING:
@@ -90,23 +91,18 @@ def is_finished(job: Job) -> bool:
 
 
 def paint_clips(
-    jobs: Sequence[Job],
-    painter: Painter,
-    args: argparse.Namespace,
-    *,
-    success: Callable[[Job], None],
-    failure: Callable[[Location, object], None],
+    jobs: Sequence[Job], painter: Painter, args: argparse.Namespace, report: Told
 ) -> None:
     """Paint every clip; one that fails is told of, and the others go on."""
     for job in jobs:
         try:
             with fetched(job.source) as source, sent(job.target) as target:
                 for note in film_run(source, target, painter, args, _Teller(job)).whole():
-                    say(f"{job.source}: {note}")
+                    report.note(job, note)
         except (AnimeBGError, MemoryError, OSError) as error:
-            failure(job.source, clip_failure(job.target, error))
+            report.job_failed(job, clip_failure(job.target, error))
         else:
-            success(job)
+            report.success(job)
 
 
 def clip_failure(target: Location, error: BaseException) -> str:

@@ -52,7 +52,7 @@ def plan_jobs(
     named = root.suffix.lower() in PHOTO_SUFFIXES | FILM_SUFFIXES or writes_clip(root)
     if named and not output.endswith(("/", os.sep)) and not os.path.isdir(root):
         first = location(inputs[0])
-        if len(inputs) > 1 or (is_folder(first) if isinstance(first, Address) else first.is_dir()):
+        if len(inputs) > 1 or is_folder(first):
             raise OptionError(f"-o {output} is one file, for one photo or clip: name a folder")
         return _checked([_job(first, root)], mask)
     unread: list[str] = []
@@ -146,7 +146,7 @@ def _found_at(given: Address, root: Location, passed: Passed) -> Iterator[tuple[
         if isinstance(root, Address) and f"{address}/".startswith(f"{root}/") and root != given:
             continue
         hidden = any(part.startswith(".") for part in within.parts)
-        reason = "hidden" if hidden else _passed_over(within)
+        reason = "hidden" if hidden else _misnamed(within)
         if ".." in within.parts or within.is_absolute():
             reason = "named to lie elsewhere"  # a bucket's keys may be so; no file of ours is
         if reason:
@@ -155,14 +155,21 @@ def _found_at(given: Address, root: Location, passed: Passed) -> Iterator[tuple[
             yield address, Path(within)
 
 
-def _passed_over(path: PurePath) -> str | None:
+def _passed_over(path: Path) -> str | None:
     """Why a file in a folder is not taken for a photo or a clip, or None."""
+    if reason := _misnamed(path):
+        return reason
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "no regular files"
+    return None
+
+
+def _misnamed(path: PurePath) -> str | None:
+    """`_passed_over`, by the name alone."""
     if path.name.startswith("."):
         return "hidden"
     if path.suffix.lower() not in PHOTO_SUFFIXES | FILM_SUFFIXES | {".apng"}:
         return "not named as pictures"
-    if os.path.exists(path) and not os.path.isfile(path):
-        return "no regular files"
     return None
 
 

@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from ..cluster.fleet import fleet
 from ..cluster.paint import paint_everywhere
 from ..cluster.pieces import Item
 from ..cluster.worker import Tell
-from ..files.addresses import Address, Location
+from ..files.addresses import Address
 from ..files.opening import MAX_PIXELS
 from ..painter import Painter
 from .background import begin, finish
@@ -110,10 +109,8 @@ class Kit:
         if photos:
             longest, quality = self.args.longest, self.args.quality
             paint_photos(photos, painter, told, longest=longest, quality=quality)
-        for job in numbers:
-            if is_clip(job):  # at an address: by one worker, in one go
-                failed = partial(told.clip_failed, job)
-                paint_clips([job], painter, self.args, success=told.success, failure=failed)
+        # At an address: by one worker, in one go.
+        paint_clips([job for job in numbers if is_clip(job)], painter, self.args, told)
 
     def clip(self, item: Item, painter: Painter) -> FilmRun:
         """See `cluster.worker.Kit`."""
@@ -147,9 +144,6 @@ class _Telling:
 
     def job_failed(self, job: Job, reason: object) -> None:
         self.tell(self.numbers[job.target], "failed", str(reason))
-
-    def clip_failed(self, job: Job, _: Location, reason: object) -> None:
-        self.job_failed(job, reason)
 
     def note(self, job: Job, text: str) -> None:
         self.tell(self.numbers[job.target], "note", text)

@@ -96,7 +96,7 @@ def _paint_here(todo: Sequence[Job], args: argparse.Namespace, report: Report) -
     photos = [job for job in todo if job not in others]
     if photos:
         paint_photos(photos, painter, report, longest=args.longest, quality=args.quality)
-    paint_clips(clips, painter, args, success=report.success, failure=report.failure)
+    paint_clips(clips, painter, args, report)
 
 
 def _plan(args: argparse.Namespace, report: Report, passed: Passed) -> tuple[list[Job], list[Job]]:

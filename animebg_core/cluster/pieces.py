@@ -70,10 +70,15 @@ def piece_of(
         list(chosen),
         [os.fsencode(item.source) for item in mine],
         [os.fsencode(item.target) for item in mine],
-        [stamp(item.target) if item.target.exists() else "" for item in mine],
+        [_before(item.target) for item in mine],
         first,
         last,
     )
+
+
+def _before(path: Location) -> str:
+    """`stamp`, for which an address that was not there is not asked once more."""
+    return "" if isinstance(path, Address) and not path.exists() else stamp(path)
 
 
 def stamp(path: Location) -> str:

@@ -94,13 +94,15 @@ def location(text: str) -> Location:
     return Path(text)
 
 
-def is_folder(address: Address) -> bool:
-    """It is one, or something lies below it.
+def is_folder(place: Location) -> bool:
+    """It is one; at an address, something lies below it.
 
     Raises:
         AddressError: that cannot be found out.
     """
-    return bool(_asked(address, lambda driver: driver.isdir(address.url)))
+    if isinstance(place, Path):
+        return os.path.isdir(place)
+    return bool(_asked(place, lambda driver: driver.isdir(place.url)))
 
 
 def files_in(folder: Address) -> Iterator[tuple[Address, PurePosixPath]]:
