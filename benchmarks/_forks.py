@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from collections.abc import Callable
 
 
@@ -24,3 +26,10 @@ def fork(work: Callable[[], object]) -> int:
 def ended(pid: int) -> int:
     """Wait for a child: its exit status, or the negative number of the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def killed(pid: int) -> int:
+    """Kill a child, if it still runs: `ended`."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return ended(pid)

@@ -39,7 +39,7 @@ from animebg_core.files.photos import read_photo
 from animebg_core.network.checkpoint import load_checkpoint
 
 from ._common import oracle
-from ._forks import ended, fork
+from ._forks import ended, fork, killed
 
 SECONDS = 10  # a file that takes longer hangs
 MEMORY = 2 << 30  # bytes of address space that one file may take beside what is there before
@@ -344,9 +344,7 @@ def kills(count: int, seed: int, seconds: float = math.inf) -> dict[str, collect
 def _killed(work: Callable[[], object], seconds: float) -> None:
     pid = fork(work)
     time.sleep(seconds)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    ended(pid)
+    killed(pid)
 
 
 def _named(out: Path) -> list[Path]:

@@ -9,7 +9,6 @@ One film of 60 small frames, two shots and sound, painted by a small random netw
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import shutil
@@ -32,7 +31,7 @@ from animebg_core.film.film import FilmRun  # noqa: F401 - loaded before childre
 from animebg_core.film.looks import Looks
 
 from ._common import oracle
-from ._forks import ended, fork
+from ._forks import ended, fork, killed
 
 SEGMENT, FRAMES, CUT = 8, 60, 37
 LATE = 0.85  # of the frames
@@ -110,16 +109,14 @@ def kills(count: int, seed: int) -> Found:
                 time.sleep(chance.uniform(0, 0.15 * lasts))
             else:
                 time.sleep(chance.uniform(0, lasts))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            killed = ended(pid) == -signal.SIGKILL
+            hit = killed(pid) == -signal.SIGKILL
             if target.exists():  # it was over before
                 found.check(target.read_bytes() == expected, "a film under its name is not whole")
-                lasts *= 1 if killed else 0.9
+                lasts *= 1 if hit else 0.9
                 shutil.rmtree(kept, ignore_errors=True)  # killed while it removed that
                 target.unlink()
                 continue
-            found.check(killed, "a run ended without a film")
+            found.check(hit, "a run ended without a film")
             found.kills += 1
             after = _segments(kept)
             found.check(before <= after, "a segment that was whole is gone")

@@ -9,8 +9,6 @@ known: `python -m training.truth`. A few kills run in the suite (tests/test_own_
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import random
 import signal
 import sys
@@ -28,7 +26,7 @@ from animebg_core.cli import main as command
 from animebg_core.training import data, own
 
 from ._common import oracle
-from ._forks import ended, fork
+from ._forks import ended, fork, killed
 
 
 def _pictures(folder: Path, seed: int) -> Path:
@@ -61,9 +59,7 @@ def kills(count: int, seed: int) -> tuple[int, int]:
             train = partial(command, [*fixed, str(target)])
             pid = fork(train)
             time.sleep(chance.uniform(0, lasts))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            if ended(pid) == -signal.SIGKILL:
+            if killed(pid) == -signal.SIGKILL:
                 hit += 1
                 if hit < count and chance.random() < 0.5:  # killed again where it goes on
                     continue
