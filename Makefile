@@ -26,8 +26,8 @@ KERNEL_TESTS := tests/test_native.py tests/test_stream.py tests/test_stylize.py 
 test-kernels: $(READY)
 	$(BIN)/python -m pip install --quiet './kernels[test]'
 	# One thread of torch, which computes the references: its own do not outlive a fork.
-	cd kernels && OMP_NUM_THREADS=1 ../$(BIN)/python -m pytest -n 2
-	$(PYTEST) $(KERNEL_TESTS)
+	cd kernels && OMP_NUM_THREADS=1 ../$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST) $(KERNEL_TESTS) -k 'not closer_to_the_published'  # that says nothing of kernels
 
 # The lowest versions that pyproject.toml allows, and the newest that there are, each in an environment
 # of its own. By hand: a torch of another release brings gigabytes.

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,6 +34,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from animebg_core import Painter
+from animebg_core.files.styles import LITE_STYLES, STYLES
 from animebg_core.files.video.reading import Film
 from animebg_core.film.batch import paint_batch
 from animebg_core.film.motion import find_motion
@@ -375,29 +378,62 @@ def table_speed(args: argparse.Namespace) -> None:
 
 
 def table_memory(args: argparse.Namespace) -> None:
-    """The command's peak memory against the length of a film."""
+    """Peak memory against the length of a film: of the command, or of a host that runs the node."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for length in args.lengths:
-            source, target = Path(folder, f"{length}.mp4"), Path(folder, f"{length}-out.mp4")
+            source = Path(folder, f"{length}.mp4")
             _made(source, length)
-            # Not of getrusage: its peak is passed on by the process that started this one.
-            code = (
-                "import sys; from animebg_core.cli import main; assert main(sys.argv[1:]) == 0;"
-                "from benchmarks._measure import status; print(status('VmHWM'))"
-            )
-            line = ["stylize", str(source), "-o", str(target), "--style", args.style]
-            line += ["--steadiness", str(args.steadiness[0])]
-            line += ["--painting-size", str(args.painting_size)] if args.painting_size else []
-            line += ["--weights-dir", args.weights_dir] if args.weights_dir else []
+            measure = _by_node if args.comfyui else _by_command
             begin = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, "-c", code, *line], check=True, stdout=subprocess.PIPE, text=True
-            )
+            peak = measure(args, source, Path(folder, str(length)))
             took = time.perf_counter() - begin
-            peak = int(done.stdout.split()[-1])
             rows.append((length, _common.mebibytes(peak), f"{length / took:.2f}"))
-    _common.print_table(("frames of 640x360", "peak MiB", "frames a second"), rows)
+    _common.print_table(("frames of 640x360", "peak MiB", "frames a second, with the start"), rows)
+
+
+def _by_command(args: argparse.Namespace, source: Path, room: Path) -> int:
+    """Bytes at the most, resident, in a process of its own."""
+    # Not of getrusage: its peak is passed on by the process that started this one.
+    code = (
+        "import sys; from animebg_core.cli import main; assert main(sys.argv[1:]) == 0;"
+        "from benchmarks._measure import status; print(status('VmHWM'))"
+    )
+    line = ["stylize", str(source), "-o", f"{room}-out.mp4", "--style", args.style]
+    line += ["--steadiness", str(args.steadiness[0])]
+    line += ["--painting-size", str(args.painting_size)] if args.painting_size else []
+    line += ["--weights-dir", args.weights_dir] if args.weights_dir else []
+    command = [sys.executable, "-c", code, *line]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return int(done.stdout.split()[-1])
+
+
+def _by_node(args: argparse.Namespace, source: Path, room: Path) -> int:
+    """As `_by_command`, of the server that runs the workflow, a fresh one for each film."""
+    import comfy_host  # `tests` is on the path since `_common`
+
+    os.environ["COMFYUI_PYTHON"] = args.python
+    host = comfy_host.Host(args.comfyui, room, HF_HUB_OFFLINE="1")
+    try:
+        shutil.copy(source, host.base / "input")
+        graph = comfy_host.Graph()
+        look = {"strength": 1.0, "colour": 1.0, "painting_size": args.painting_size}
+        film = graph(
+            "AnimeBGApplyStyleToVideo",
+            model=graph.load((STYLES | LITE_STYLES)[args.style].label),
+            video=graph("LoadVideo", file=source.name),
+            steadiness=args.steadiness[0],
+            **look,
+        )
+        graph("SaveVideo", video=film, filename_prefix="film", format="auto", codec="auto")
+        client = comfy_host.load_client().Client(host.server)
+        try:
+            client.run(graph.nodes)
+        finally:
+            client.close()
+        return host.peak()
+    finally:
+        host.stop()
 
 
 def _made(path: Path, length: int) -> None:
@@ -444,6 +480,9 @@ def main() -> None:
     parser.add_argument("--painting-size", type=int, default=0, metavar="N", help="of `memory`")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--picture", type=Path, default=Path("strip.jpg"), help="of `strip`")
+    text = "of `memory`: through the node, in this folder of ComfyUI"
+    parser.add_argument("--comfyui", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that runs it")
     parser.add_argument("--lengths", type=int, nargs="+", default=[100, 3000], metavar="N")
     _common.add_network_arguments(parser)
     args = parser.parse_args()

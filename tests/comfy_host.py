@@ -136,6 +136,11 @@ class Host:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
+    def peak(self) -> int:
+        """The most bytes that were ever resident."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) << 10
+
 
 class Graph:
     """Builds a workflow in API format: a call adds a node and gives a reference to its output."""

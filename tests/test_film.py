@@ -131,6 +131,13 @@ def test_a_scene_that_merely_moves_has_no_exposure():
         assert np.all(shot.gain == 1) and np.all(shot.offset == 0)
 
 
+def test_a_shot_has_a_key_frame_for_sixteen_frames_at_most():
+    """Each is painted once more: more of them would make short shots slow."""
+    for length, most in ((10, 1), (30, 2), (60, 4), (90, 4)):
+        [shot] = find_shots(glances(pan(length, 4)), keys=4)
+        assert len(shot.keys) == most
+
+
 def test_a_fade_stays_a_fade_and_black_stays_black(paint):
     ramp = np.clip(1 - np.arange(16) / 12, 0, 1)
     scene = pan(16)

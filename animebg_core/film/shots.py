@@ -27,6 +27,8 @@ _FLASH = 6  # frames: a shot shorter than this between two that are alike is non
 # A change counts as one of exposure where taking it out leaves less than this share of it.
 _EXPLAINED = 0.35
 _STILL = 0.002  # half a step of 255: less is no change
+# A key frame goes through the network once more: one in so many frames costs little.
+_FRAMES_A_KEY = 16
 # Below this gain a frame holds nothing to paint: it is as good as flat.
 LEAST_GAIN = 0.01
 
@@ -57,7 +59,7 @@ def find_shots(glances: NDArray[np.float32], *, keys: int) -> list[Shot]:
 
     Args:
         glances: [frames, 9, 16, 3], the frames made small, 0..1.
-        keys: the most frames that are to stand for a shot.
+        keys: the most frames that are to stand for a shot; a short one has fewer.
     """
     cuts = [0, *find_cuts(glances), len(glances)]
     return [_shot(glances, start, stop, keys) for start, stop in zip(cuts, cuts[1:], strict=False)]
@@ -124,6 +126,7 @@ def _shot(glances: NDArray[np.float32], start: int, stop: int, keys: int) -> Sho
     gain[misjudged], offset[misjudged] = 1, 0
     scene[misjudged] = own[misjudged]
     clear = np.flatnonzero(gain >= 0.7 * gain.max())
+    keys = min(keys, -(-len(own) // _FRAMES_A_KEY))
     chosen = _spread(scene[clear].astype(np.float32), keys)
     return Shot(start, stop, tuple(sorted(start + int(clear[k]) for k in chosen)), gain, offset)
 
