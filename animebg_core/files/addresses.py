@@ -74,12 +74,12 @@ class Address:
         """
         if self.top:
             return self.url in _below(self.top)
-        return bool(_asked(self, lambda driver: driver.exists(self.url)))
+        return bool(_asked(self, lambda driver, path: driver.exists(path)))
 
     def stamp(self) -> str:
         """What tells it from a file put in its place later; empty where there is none."""
         try:
-            return str(_asked(self, lambda driver: driver.ukey(driver._strip_protocol(self.url))))
+            return str(_asked(self, lambda driver, path: driver.ukey(path)))
         except AddressError:
             return ""
 
@@ -102,7 +102,7 @@ def is_folder(place: Location) -> bool:
     """
     if isinstance(place, Path):
         return os.path.isdir(place)
-    return bool(_asked(place, lambda driver: driver.isdir(place.url)))
+    return bool(_asked(place, lambda driver, path: driver.isdir(path)))
 
 
 def files_in(folder: Address) -> Iterator[tuple[Address, PurePosixPath]]:
@@ -127,9 +127,9 @@ def fetched(source: Location) -> Generator[Path]:
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="animebg-") as folder:
-        path = Path(folder, "in" + source.suffix)
-        _asked(source, lambda driver: driver.get_file(_bare(driver, source), str(path)))
-        yield path
+        copy = Path(folder, "in" + source.suffix)
+        _asked(source, lambda driver, path: driver.get_file(path, str(copy)))
+        yield copy
 
 
 @contextmanager
@@ -143,21 +143,20 @@ def sent(target: Location) -> Generator[Path]:
         yield target
         return
     with tempfile.TemporaryDirectory(prefix="animebg-") as folder:
-        path = Path(folder, "out" + target.suffix)
-        yield path
-        _asked(target, lambda driver: _send(driver, path, target))
+        made = Path(folder, "out" + target.suffix)
+        yield made
+        at_once = target.url.partition("://")[0].lower() in _WHOLE_AT_ONCE
+        _asked(target, lambda driver, path: _send(driver, made, path, at_once))
 
 
-def _send(driver: Any, path: Path, target: Address) -> None:
-    final = _bare(driver, target)
+def _send(driver: Any, made: Path, final: str, at_once: bool) -> None:
     parent, _, name = final.rpartition("/")
-    at_once = target.url.partition("://")[0].lower() in _WHOLE_AT_ONCE
     part = final if at_once else f"{parent}/.animebg-{os.urandom(6).hex()}-{name}"
     try:
-        driver.put_file(str(path), part)
+        driver.put_file(str(made), part)
     except FileNotFoundError:  # folders there are made, where there are such things
         driver.makedirs(parent, exist_ok=True)
-        driver.put_file(str(path), part)
+        driver.put_file(str(made), part)
     if not at_once:
         try:
             driver.mv(part, final)
@@ -167,17 +166,12 @@ def _send(driver: Any, path: Path, target: Address) -> None:
             raise
 
 
-def _bare(driver: Any, address: Address) -> str:
-    """As the driver names it."""
-    return str(driver._strip_protocol(address.url))
-
-
 @functools.lru_cache(maxsize=64)
 def _below(url: str) -> frozenset[str]:
     """The addresses of all files at any depth below one, as they are when this is first asked."""
 
-    def listed(driver: Any) -> frozenset[str]:
-        top = _bare(driver, Address(url)).rstrip("/")
+    def listed(driver: Any, path: str) -> frozenset[str]:
+        top = path.rstrip("/")
         try:
             names = driver.find(top)
         except FileNotFoundError:
@@ -187,13 +181,12 @@ def _below(url: str) -> frozenset[str]:
     return _asked(Address(url), listed)
 
 
-def _asked(address: Address, question: Callable[[Any], _Found]) -> _Found:
-    """What the address's driver answers."""
+def _asked(address: Address, question: Callable[[Any, str], _Found]) -> _Found:
+    """What the address's driver answers, asked with the path as it names it."""
     try:
         # It comes with huggingface_hub; the drivers are the user's.
         fsspec: Any = importlib.import_module("fsspec")
-        driver, _ = fsspec.core.url_to_fs(address.url)
-        return question(driver)
+        return question(*fsspec.core.url_to_fs(address.url))
     except Exception as error:  # noqa: BLE001 - every driver raises what its library does
         reason = first_line(error) or type(error).__name__
         if isinstance(error, FileNotFoundError):
