@@ -117,6 +117,7 @@ def test_how_far_the_map_goes_is_chosen(folders):
     nothing, half, whole = (palette.colour_map(source, target, match) for match in (0, 0.5, 1))
     np.testing.assert_array_equal(nothing(source[0]), source[0])
     np.testing.assert_allclose(half.weights, (palette.SAME.weights + whole.weights) / 2)
+    np.testing.assert_allclose(half.whites, whole.whites / 2)
 
 
 def test_slopes_are_those_of_the_map(folders):
@@ -127,6 +128,26 @@ def test_slopes_are_those_of_the_map(folders):
         ahead = at + step * np.eye(3)[axis]
         rise = (palette.terms(ahead) - palette.terms(at)) @ towards.weights / step
         np.testing.assert_allclose(towards.slopes(at)[:, :, axis], rise, atol=1e-4)
+
+
+def test_white_does_not_take_the_colour_of_light_grass():
+    """Frames of a meadow under a strip of pale sky, and photos of white walls beside grass."""
+    meadow = ((60, 120, 20), (190, 210, 40), (120, 170, 30))
+    town = ((230, 230, 228), (150, 150, 152), (70, 110, 60), (90, 120, 170))
+    frames = [np.array(scene(seed, meadow)) for seed in range(12)]
+    for frame in frames:
+        frame[:8] = (232, 228, 240)
+    photos = [np.asarray(scene(seed + 50, town)) for seed in range(12)]
+    towards = palette.colour_map(photos, frames)
+
+    def tinge(grey):
+        r, g, b = towards(np.full((1, 1, 3), grey, np.uint8))[0, 0].astype(int)
+        return abs(r - g) + abs(g - b)
+
+    assert tinge(215) < 20 and tinge(190) < 12
+    assert tinge(90) > 40  # what is darker goes with the meadow
+    leaf = towards(np.array([[[130, 190, 90]]], np.uint8))[0, 0].astype(int)
+    assert leaf[1] - leaf[2] > 90
 
 
 @pytest.mark.parametrize("kind", ["one hue", "night", "snow", "grey", "neon", "noise", "one shot"])

@@ -34,8 +34,7 @@ PALETTE_STEPS = 120
 SAVE_SECONDS = 60.0
 FEWEST_FRAMES = 12
 FEWEST_PHOTOS = 8
-# Of the frames and photos for the colour map; more change its numbers by less than a hundredth.
-_MEASURED, _MEASURED_SIZE = 120, 320
+_MEASURED, _MEASURED_SIZE = 400, 320  # of the frames and photos, for the colour map
 _RATE = 0.004  # of a weight's size, a step, at the beginning
 _ON_SHEET, _SHEET_SIZE = 10, 320
 
@@ -122,7 +121,7 @@ class Palette(Training):
 
     def state(self) -> dict[str, Any]:
         """See `Training`."""
-        towards = torch.from_numpy(self.towards.weights)
+        towards = torch.from_numpy(np.stack([self.towards.weights, self.towards.whites]))
         return super().state() | {"origin": self.origin, "towards": towards}
 
     def train_step(self) -> tuple[float, ...]:
@@ -165,7 +164,7 @@ def begin(order: Order, target: Path) -> Palette:
         )
     pictures = order.photos or stand_ins(order.frames)
     if found:
-        towards = ColourMap(found["towards"].cpu().numpy())
+        towards = ColourMap(*found["towards"].cpu().numpy().reshape(-1, 10, 3))
     else:
         source = [painted(order.start, pixels) for pixels in _measured(pictures)]
         towards = colour_map(source, _measured(order.frames), order.match)

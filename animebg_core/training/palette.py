@@ -13,7 +13,7 @@ and fits a quadratic map to the pairs, which closes 5 to 10% more of the distanc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,12 @@ FARTHEST = 0.25  # how far the mean may move, of the way from black to white: in
 TINGED = 0.1  # and in each of R, G, B less lightness
 _GRAIN = (2 / 255) ** 2  # variance below which a direction of colour is noise
 _AREA = 24  # areas along the longer side of a picture: their means are paired, not pixels
-_PAIRED = 1200  # areas of each side
+_PAIRED = 3000  # areas of each side
 _SOFTNESS = 0.004  # of the pairing: squared distance of colours that is next to none
 _ROUNDS = 4
 _PULL = 1e-3  # back to the linear map: a share of the areas
+_LIGHTEST = 0.02  # share of the frames' areas that tells what white becomes
+_WHITE_FROM, _WHITE, _WHITE_CHROMA = 0.55, 0.8, 0.15  # lightness; the widest range of R, G and B
 _TRIES = 8  # halvings of the way from the linear map to the fitted one
 
 
@@ -51,17 +53,25 @@ PHOTOGRAPHS = Moments(
 
 @dataclass(frozen=True, slots=True)
 class ColourMap:
-    """RGB in [0, 1] to the same: `terms(rgb) @ weights`, [N, 10] @ [10, 3], not cut to [0, 1]."""
+    """RGB in [0, 1] to the same, not cut to [0, 1].
+
+    Attributes:
+        weights: [10, 3], of `terms`.
+        whites: [10, 3], of `terms` times `whiteness`, which are added to these.
+    """
 
     weights: Colours
+    whites: Colours = field(default_factory=lambda: np.zeros((10, 3)))
 
     def __call__(self, rgb: Pixels) -> Pixels:
         """uint8 RGB [H, W, 3] through the map, cut to what there is."""
-        made = terms(rgb.reshape(-1, 3) / 255) @ self.weights
+        flat = rgb.reshape(-1, 3) / 255
+        known = terms(flat)
+        made = known @ self.weights + whiteness(flat) * (known @ self.whites)
         return np.rint(made.clip(0, 1) * 255).astype(np.uint8).reshape(rgb.shape)
 
     def slopes(self, rgb: Colours) -> Colours:
-        """Its Jacobian at colours [N, 3]: [N, 3 made, 3 of the source]."""
+        """Its Jacobian at colours [N, 3], but for whites: [N, 3 made, 3 of the source]."""
         r, g, b = rgb.T[:, :, None]
         _, wr, wg, wb, wrr, wgg, wbb, wrg, wgb, wrb = self.weights
         columns = (
@@ -73,13 +83,32 @@ class ColourMap:
 
     def towards(self, other: ColourMap, share: float) -> ColourMap:
         """The map between this one (0) and another (1)."""
-        return ColourMap((1 - share) * self.weights + share * other.weights)
+        return ColourMap(
+            (1 - share) * self.weights + share * other.weights,
+            (1 - share) * self.whites + share * other.whites,
+        )
+
+    def with_whites(self, tinge: Colours) -> ColourMap:
+        """The same, but white and light greys get this tinge [3], R, G and B less their mean."""
+        to_grey = np.full((3, 3), 1 / 3) - np.eye(3)
+        whites = self.weights @ to_grey
+        whites[0] += tinge
+        return ColourMap(self.weights, whites)
 
 
 def terms(rgb: Colours) -> Colours:
     """1, r, g, b and their six products of two, of colours [N, 3]: [N, 10]."""
     r, g, b = rgb.T
     return np.stack([np.ones_like(r), r, g, b, r * r, g * g, b * b, r * g, g * b, r * b], 1)
+
+
+def whiteness(rgb: Colours) -> Colours:
+    """How white colours [N, 3] are: [N, 1], 1 for white and light greys, 0 for all that is dark
+    or of a colour.
+    """
+    light = (rgb.mean(1, keepdims=True) - _WHITE_FROM) / (_WHITE - _WHITE_FROM)
+    chroma = np.ptp(rgb, axis=1)[:, None] / _WHITE_CHROMA
+    return light.clip(0, 1) * (1 - chroma).clip(0, 1) ** 2
 
 
 def _linear(matrix: Colours, shift: Colours) -> ColourMap:
@@ -127,12 +156,12 @@ def colour_map(source: Sequence[Pixels], target: Sequence[Pixels], match: float 
     areas, wanted = _areas(source), _areas(target)
     known = terms(areas)
     made = known @ first.weights
+    # Drawn to the linear map where there are few areas, or all alike.
+    pull = _PULL * len(areas) * np.eye(10)
     fitted = first
     for _ in range(_ROUNDS):
-        paired = _paired(made, wanted)
-        # Drawn to the linear map where there are few areas, or all alike.
-        pull = _PULL * len(areas) * np.eye(10)
-        moved = np.linalg.solve(known.T @ known + pull, known.T @ (paired - known @ first.weights))
+        off = _paired(made, wanted) - known @ first.weights
+        moved = np.linalg.solve(known.T @ known + pull, known.T @ off)
         fitted = ColourMap(first.weights + moved)
         made = known @ fitted.weights
     share = 1.0
@@ -142,7 +171,10 @@ def colour_map(source: Sequence[Pixels], target: Sequence[Pixels], match: float 
         share /= 2
     else:
         share = 0.0
-    return SAME.towards(first.towards(fitted, share), match)
+    lightest = wanted[np.argsort(wanted.mean(1))[-max(1, round(_LIGHTEST * len(wanted))) :]]
+    tinge = bounded_move(lightest.mean(0) - lightest.mean())
+    bounded = first.towards(fitted, share).with_whites(tinge)
+    return SAME.towards(bounded, match)
 
 
 def _is_bounded(colours: ColourMap, areas: Colours) -> bool:
@@ -171,7 +203,7 @@ def _areas(pictures: Sequence[Pixels]) -> Colours:
 
 def _paired(made: Colours, wanted: Colours) -> Colours:
     """For each colour of `made` [N, 3] the mean of those of `wanted` [M, 3] that fall to it."""
-    squares = np.square(made[:, None] - wanted[None]).sum(2)
+    squares = np.square(made).sum(1)[:, None] - 2 * made @ wanted.T + np.square(wanted).sum(1)
     kernel = np.exp(-(squares - squares.min(1, keepdims=True)) / _SOFTNESS)
     columns = np.ones(len(wanted))
     least = 1e-200  # where nothing is near, nothing is divided by zero
