@@ -87,6 +87,11 @@ class Truth:
         maps = encoder_maps(self.teacher, picture)
         return [_sample(side[0].flatten(1).T, 2000) for side in maps]
 
+    def distance_of_colours(self, pictures: list[Picture]) -> float:
+        """Of a set of pictures, which need not be of the photographs."""
+        found = torch.cat([colours(picture) for picture in pictures])
+        return sliced_distance(found, torch.cat(self._colours))
+
     def figures(self, made: list[Picture]) -> Figures:
         """Of one picture for each photograph."""
         coloured = [colours(picture) for picture in made]
@@ -184,6 +189,9 @@ def main() -> None:
         print(row(name, seconds, truth.figures(made), start), flush=True)
 
     print(f"{args.target} from {args.start}: {len(frames)} frames, {len(for_training)} photographs")
+    # What is drawn to the frames' colours cannot be expected nearer to the truths than they are.
+    nearest = 1 - truth.distance_of_colours(frames) / start.colours
+    print(f"the frames themselves, as a set of colours: {nearest:.0%}")
     print(HEAD, flush=True)
     show("the photo", truth.photos)
     show("start", started)
