@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import animebg_core
 from animebg_core import blend_generators, load_generator
 from animebg_core.cli import main
-from animebg_core.training import data, own, palette, pictures
+from animebg_core.training import data, drawing, own, palette, patches, pictures
 from animebg_core.training.loop import STATE
 from benchmarks._forks import ended, fork
 
@@ -351,6 +351,103 @@ def test_the_seed_decides(train, folders):
     assert not alike(made[0], made[2])
 
 
+# --- Its drawing ---
+
+
+def hatched(picture, seed):
+    """A picture with fine dark lines over its left half."""
+    pixels = np.array(picture).astype(int)
+    pixels[:, : pixels.shape[1] // 2][:, seed % 4 :: 4] -= 60
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def drawn(folders, monkeypatch):
+    """Frames that are hatched, and a drawing of few steps."""
+    for seed, path in enumerate(sorted((folders / "frames").iterdir())):
+        hatched(Image.open(path), seed).save(path)
+    monkeypatch.setattr(data, "_PLAIN", ((48, 32), (64, 96)))
+    monkeypatch.setattr(drawing, "DRAWING_STEPS", 8)
+    monkeypatch.setattr(own, "LOOK_EVERY", 2)
+    return folders
+
+
+def test_patches_are_nearer_to_those_of_areas_that_are_drawn_alike(folders):
+    frames = [np.asarray(hatched(scene(seed), seed)) for seed in range(12)]
+    plain = [np.asarray(scene(seed)) for seed in range(50, 62)]
+    found = patches.Patches(frames, plain, 1)
+
+    def distance(picture):
+        draw = torch.Generator().manual_seed(1)
+        given = data.to_input(picture)
+        return float(found.loss(given, found.matched(given, draw), draw))
+
+    mine = np.asarray(scene(99))
+    assert distance(np.asarray(hatched(scene(99), 0))) < 0.8 * distance(mine)
+
+
+def test_areas_are_matched_by_colour():
+    """Red areas with red ones and blue with blue, though there are more of the one."""
+
+    def halves(left, seed):
+        noise = np.random.default_rng(seed).integers(-9, 9, (64, 96, 3))
+        picture = np.zeros((64, 96, 3), int) + np.array((30, 40, 200))
+        picture[:, :left] = (200, 40, 30)
+        return (picture + noise).clip(0, 255).astype(np.uint8)
+
+    found = patches.Patches([halves(32, n) for n in range(4)], [halves(48, n) for n in (7, 8)], 1)
+    picture = data.to_input(halves(48, 9))
+    tiles = found._tiles[0][found.matched(picture, torch.Generator().manual_seed(0))].float()
+    red = (tiles[:, 2] > tiles[:, 0]).float().mean((1, 2)).reshape(4, 6)  # BGR
+    assert red[:, :2].min() > 0.8 and red[:, 4:].max() < 0.2
+
+
+def test_drawing_goes_on_from_the_palette_and_keeps_the_best(train, drawn, capsys):
+    args = [drawn / "frames", "--photos", drawn / "photos", "-o", drawn / "mine.safetensors"]
+    assert train(*args, "--hours", 1) == 0
+    with safe_open(drawn / "mine.safetensors", "pt") as file:
+        said = file.metadata()
+    assert said["steps"] == "12" and int(said["drawing_steps"]) % 2 == 0
+    load_generator(drawn / "mine.safetensors")
+    assert not list(drawn.glob(".*"))
+    with Image.open(drawn / "mine.jpg") as sheet:
+        assert sheet.width > 4 * 90
+
+
+def test_drawing_that_gets_worse_leaves_the_palette(train, drawn, monkeypatch):
+    out, again = drawn / "mine.safetensors", drawn / "again.safetensors"
+    args = [drawn / "frames", "--photos", drawn / "photos", "-o"]
+    torch.set_num_threads(1)
+    assert train(*args, out) == 0
+    # Where patches say nothing, nothing is nearer to the palette's paintings than these.
+    monkeypatch.setattr(patches.Patches, "loss", lambda *_: torch.zeros(()))
+    assert train(*args, again, "--hours", 1) == 0
+    with safe_open(again, "pt") as file:
+        assert file.metadata()["drawing_steps"] == "0"
+    assert alike(load_file(out), load_file(again))
+
+
+def test_drawing_ends_with_its_hours(train, drawn):
+    out = drawn / "mine.safetensors"
+    args = [drawn / "frames", "--photos", drawn / "photos", "-o", out]
+    assert train(*args, "--hours", 1e-7) == 0
+    with safe_open(out, "pt") as file:
+        assert file.metadata()["drawing_steps"] in "01"
+
+
+@pytest.mark.parametrize("wrong, said", [("photos", "--hours needs --photos"), ("small", "small")])
+def test_drawing_without_what_it_needs_is_one_line(train, drawn, capsys, wrong, said):
+    args = [drawn / "frames", "-o", drawn / "mine.safetensors", "--hours", 1]
+    if wrong == "small":
+        for path in (drawn / "frames").iterdir():
+            Image.open(path).resize((40, 24)).save(path)
+        args += ["--photos", drawn / "photos"]
+    assert train(*args) != 0
+    *_, line = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert not (drawn / "mine.safetensors").exists()
+
+
 # --- Interrupted ---
 
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -377,16 +474,54 @@ def test_killed_and_gone_on_with_it_ends_with_the_same_weights(train, folders, m
     assert not list(folders.glob(".*"))
 
 
+@FORKS
+def test_a_drawing_that_was_killed_ends_with_the_same_weights(train, drawn, monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(own, "SAVE_SECONDS", 0.0)
+    whole, cut = drawn / "whole.safetensors", drawn / "cut.safetensors"
+    args = [drawn / "frames", "--photos", drawn / "photos", "--hours", 1, "-o"]
+    assert ended(fork(lambda: train(*args, whole))) == 0
+    drawing_state = own.state_folder(cut) / "drawing" / STATE
+    for _ in range(2):
+        pid = fork(lambda: train(*args, cut))
+        until = time.monotonic() + 60
+        while not drawing_state.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGKILL)
+        ended(pid)
+    assert ended(fork(lambda: train(*args, cut))) in (0, 2)
+    assert alike(load_file(cut), load_file(whole))
+    assert not list(drawn.glob(".*"))
+
+
+def test_ctrl_c_in_the_drawing_keeps_the_best_and_it_goes_on(train, drawn, monkeypatch, capsys):
+    from animebg_core.cli import train as command
+
+    torch.set_num_threads(1)
+    out, whole = drawn / "mine.safetensors", drawn / "whole.safetensors"
+    args = [drawn / "frames", "--photos", drawn / "photos", "-o"]
+    assert train(*args, whole, "--hours", 1) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_Report", Stopped)
+        patch.setattr(Stopped, "what", "drawing")
+        assert train(*args, out, "--hours", 1) == 130
+    with safe_open(out, "pt") as file:
+        assert int(file.metadata()["drawing_steps"]) <= 4
+    assert train(*args, out, "--hours", 1) == 0
+    assert alike(load_file(out), load_file(whole))
+
+
 class Stopped:
     """A report that stops the training as Ctrl-C does, after a step."""
 
-    at = 5
+    at, what = 5, "palette"
 
-    def __init__(self, steps):
-        pass
+    def __init__(self, what, steps):
+        self._told = what
 
     def __call__(self, now):
-        if now.step == self.at:
+        if now.step == self.at and self._told == self.what:
             raise KeyboardInterrupt
 
 

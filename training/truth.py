@@ -13,6 +13,7 @@ import argparse
 import random
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from animebg_core import STYLES, Generator, load_generator
+from animebg_core.training import drawing as module
 from animebg_core.training import own
 from animebg_core.training.data import scaled
+from animebg_core.training.loop import Progress
 from animebg_core.training.palette import linear_map, moments
 from animebg_core.training.pictures import LONGEST, Pictures
 
@@ -156,6 +159,31 @@ def palette(order: own.Order, folder: Path, seconds: list[float]) -> own.Palette
     return training
 
 
+def drawing(
+    training: own.Palette,
+    steps: int,
+    given: list[Picture],
+    show: Callable[[str, list[Picture], float | None], None],
+) -> list[Picture]:
+    """The curve, a row each time that the training looks; what is kept at the end, painted."""
+    module.DRAWING_STEPS = steps
+    drawn = own.drawing(training)
+
+    def painted(values: Mapping[str, Tensor]) -> list[Picture]:
+        network = Generator({name: value.clone() for name, value in values.items()})
+        return [own.painted(network, photo) for photo in given]
+
+    def tell(now: Progress) -> None:
+        if now.looked:
+            name = f"drawing, {now.step} steps ({now.looked['distance']:.3f})"
+            show(name, painted(drawn.average), drawn.seconds)
+
+    drawn.go(steps, look_every=module.LOOK_EVERY, save_seconds=1e9, tell=tell)
+    made = painted(drawn.best)
+    show(f"drawing, kept: {drawn.best_step} steps", made, drawn.seconds)
+    return made
+
+
 def main() -> None:
     """Train, measure, print; save a contact sheet if asked to."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -170,6 +198,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=own.PALETTE_STEPS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--drawing", type=int, default=0, metavar="STEPS", help="after the palette")
     parser.add_argument("--alone", action="store_true", help="also without any photographs")
     parser.add_argument("--ceiling", help="a network to compare with, such as kon-lite")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet here")
@@ -212,6 +241,8 @@ def main() -> None:
         show("start and the map", [training.towards(picture) for picture in started])
         learned = [own.painted(training.network(), photo) for photo in truth.photos]
         show("palette", learned, seconds[-1])
+        if args.drawing:
+            learned = drawing(training, args.drawing, truth.photos, show)
         if args.alone:
             order = own.Order(network, args.start, given, None, seed=args.seed)
             training = palette(order, Path(scratch, "without"), seconds)

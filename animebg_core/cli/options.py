@@ -66,7 +66,8 @@ def add_strength_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strength", type=share, default=1.0, metavar="F", help=text)
 
 
-def _number(text: str, low: float, high: float, wanted: str) -> float:
+def number(text: str, low: float, high: float, wanted: str) -> float:
+    """A number from `low` to `high`; `wanted` says so to the user."""
     try:
         value = float(text)
     except ValueError:
@@ -78,12 +79,12 @@ def _number(text: str, low: float, high: float, wanted: str) -> float:
 
 def share(text: str) -> float:
     """A part of a whole."""
-    return _number(text, 0, 1, "0 to 1")
+    return number(text, 0, 1, "0 to 1")
 
 
 def whole_number(text: str, low: int, high: float, wanted: str) -> int:
     """A whole number from `low` to `high`; `wanted` says so to the user."""
-    value = _number(text, low, high, wanted)
+    value = number(text, low, high, wanted)
     if not value.is_integer():
         raise argparse.ArgumentTypeError(f"wanted {wanted}, got {text!r}")
     return int(value)

@@ -13,13 +13,13 @@ from .. import __version__
 from ..errors import OptionError, TrainingError
 from ..files.styles import LITE_STYLES, STYLES
 from .jobs import make_folder
-from .options import load_network, share, whole_number
+from .options import load_network, number, share, whole_number
 from .terminal import Bar, clear_line, result, say
 
 if TYPE_CHECKING:
     from ..training.loop import Progress
 
-HELP = "Teach a network the palette of a film, from a folder of frames."
+HELP = "Teach a network the palette of a film, and some of its drawing, from a folder of frames."
 
 _SAY_SECONDS = 20
 
@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--start", default="shinkai-lite", metavar="KEY_OR_PATH", help=text)
     text = "how far the colours go: 0 (the start's) to 1 (the frames', default)"
     add("--match", type=share, default=1.0, metavar="F", help=text)
+    text = "go on to the drawing, for so long at most (default: colours alone)"
+    add("--hours", type=_hours, default=0.0, metavar="H", help=text)
     add("--seed", type=_seed, default=1, metavar="N", help="of all that is drawn (default: 1)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the fastest")
     add("--weights-dir", metavar="DIR", help="look for networks only here")
@@ -45,12 +47,18 @@ def _seed(text: str) -> int:
     return whole_number(text, 0, 2**31 - 1, "a whole number")
 
 
+def _hours(text: str) -> float:
+    return number(text, 0, 10_000, "hours")
+
+
 def run(args: argparse.Namespace) -> int:
     """Train, or go on; returns the exit status."""
     from ..training import own
     from ..training.pictures import read_pictures
 
     target: Path = args.output
+    if args.hours and not args.photos:
+        raise OptionError("--hours needs --photos: a drawing is learned on photographs")
     _check_output(target, own.state_folder(target), own.sheet_path(target))
     args.style, args.precision = args.start, "fp32"  # learned in float32, whatever the device
     start = load_network(args)
@@ -74,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if training.step:
         say(f"going on after step {training.step} of {training.steps}")
     try:
-        own.run(training, target, __version__, _Report(training.steps))
+        own.run(training, target, __version__, _Report, hours=args.hours)
     except OSError as error:
         raise TrainingError(
             f"{target} or its state cannot be written: {error.strerror or error}; what was saved"
@@ -100,13 +108,14 @@ def _check_output(target: Path, state: Path, sheet: Path) -> None:
 class _Report:
     """A bar, or a line now and then where there is no terminal."""
 
-    def __init__(self, steps: int) -> None:
-        self._steps, self._bar, self._said = steps, Bar(), time.monotonic()
+    def __init__(self, what: str, steps: int) -> None:
+        self._what, self._steps = what, steps
+        self._bar, self._said = Bar(), time.monotonic()
 
     def __call__(self, now: Progress) -> None:
         """After each step."""
-        self._bar.show(now.step / self._steps, f"step {now.step} of {self._steps}")
+        text = f"{self._what}: step {now.step} of {self._steps}"
+        self._bar.show(now.step / (now.step + now.left / max(now.pace, 1e-9)), text)
         if not self._bar.visible and time.monotonic() - self._said > _SAY_SECONDS:
             self._said = time.monotonic()
-            left = datetime.timedelta(seconds=round(now.pace * (self._steps - now.step)))
-            say(f"step {now.step} of {self._steps}, {left} left")
+            say(f"{text}, {datetime.timedelta(seconds=round(now.left))} left")

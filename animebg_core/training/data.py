@@ -50,6 +50,7 @@ class Variant:
 # Few shapes, since libraries prepare their convolutions anew for each. Three of four are windows;
 # the last ones hold nearly the whole of a photograph, as it is painted later.
 _WINDOWS = (((288, 192), (360, 1000)),) * 3 + (((480, 320), (480, 720)),)
+_PLAIN = ((192, 128), (300, 600))  # smaller, since what they are for is local
 
 Reader = Callable[[Path, int], Image.Image]  # a photograph, scaled as `scaled` does
 
@@ -92,6 +93,25 @@ def variants(paths: list[Path], count: int, seed: int) -> list[Variant]:
         if not variant.islands and draw.random() < 0.5:
             variant = replace(variant, other=draw.choice(paths), places=draw.randrange(1 << 31))
         found.append(variant)
+    return found
+
+
+def plain_windows(paths: list[Path], count: int, seed: int) -> list[Variant]:
+    """`count` windows of photographs as they are, perhaps mirrored; each equally often."""
+    window, sizes = _PLAIN
+    found: list[Variant] = []
+    for number in range(count):
+        draw = random.Random(f"plain {seed} {number}")
+        found.append(
+            Variant(
+                paths[number % len(paths)],
+                longest=draw.randint(*sizes),
+                window=window,
+                place=(draw.random(), draw.random()),
+                mirrored=draw.random() < 0.5,
+                tone=None,
+            )
+        )
     return found
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -30,12 +31,14 @@ class Progress:
         step: steps done.
         pace: seconds a step, since it was begun or gone on with; 0 before the first.
         losses: means over the last hundred steps or so.
+        left: seconds to the end, at that pace.
         looked: what `look` found just now, if it looked.
     """
 
     step: int
     pace: float
     losses: tuple[float, ...]
+    left: float
     looked: Mapping[str, float] | None = None
 
 
@@ -55,6 +58,7 @@ class Training(ABC):
         values: the weights as they are now.
         average: their mean over the last steps, which is what is kept.
         step: steps done.
+        seconds: spent on them, in all runs.
         history: what was found at each look.
     """
 
@@ -68,7 +72,7 @@ class Training(ABC):
     ) -> None:
         self.folder = folder
         self.device = device
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, Any]] = []
         self.average = {name: value.detach().clone() for name, value in values.items()}
         self.values = {
@@ -104,6 +108,7 @@ class Training(ABC):
             "muon": self.muon.state_dict(),
             "adam": self.adam.state_dict(),
             "step": self.step,
+            "seconds": self.seconds,
             "history": self.history,
         }
 
@@ -116,6 +121,7 @@ class Training(ABC):
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
         self.step, self.history = state["step"], state["history"]
+        self.seconds = state.get("seconds", 0.0)  # older states have none
 
     def save(self) -> None:
         """Write the state; a half-written one is never seen under its name.
@@ -160,10 +166,10 @@ class Training(ABC):
         *,
         look_every: int,
         save_seconds: float,
+        seconds: float = math.inf,
         tell: Callable[[Progress], None] = lambda _: None,
-        go_on: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Train until `steps` are done in all, or `go_on` says no.
+        """Train until `steps` are done, or `seconds` are spent, in all runs.
 
         Args:
             look_every: look after each so many steps, and after the last.
@@ -171,20 +177,26 @@ class Training(ABC):
             tell: called after each step; may raise to stop the training.
         """
         began, first, saved = time.monotonic(), self.step, time.monotonic()
+        before = self.seconds
         recent: tuple[float, ...] = ()
         try:
-            while self.step < steps and go_on():
+            while self.step < steps and self.seconds < seconds:
                 losses = self.train_step()
                 recent = tuple(
                     old + 0.01 * (new - old)
                     for old, new in zip(recent or losses, losses, strict=True)
                 )
+                self.seconds = before + time.monotonic() - began
                 looked = None
-                if self.step % look_every == 0 or self.step == steps:
+                ends = self.step == steps or self.seconds >= seconds
+                if self.step % look_every == 0 or ends:
                     looked = self.look()
                     self.history.append({"step": self.step, "loss": recent[0], **looked})
                 now = time.monotonic()
-                tell(Progress(self.step, (now - began) / (self.step - first), recent, looked))
+                self.seconds = before + now - began
+                pace = (now - began) / (self.step - first)
+                left = max(0.0, min(pace * (steps - self.step), seconds - self.seconds))
+                tell(Progress(self.step, pace, recent, left, looked))
                 if now - saved > save_seconds:
                     self.save()
                     saved = time.monotonic()

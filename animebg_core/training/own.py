@@ -24,6 +24,7 @@ from ..network.checkpoint import published_names
 from ..network.design import LITE
 from ..network.generator import Generator
 from .data import cut, to_input, to_pixels, variants
+from .drawing import LOOK_EVERY, Drawing
 from .loop import Progress, Training, read_state
 from .losses import far_loss, felt_picture, picture_loss, spike_loss
 from .network import exported, run_maps
@@ -114,7 +115,7 @@ class Palette(Training):
         self, folder: Path, order: Order, pictures: Pictures, towards: ColourMap, steps: int
     ) -> None:
         super().__init__(folder, dict(order.start.named_parameters()), device=order.start.device)
-        self.start, self.pictures, self.towards = order.start, pictures, towards
+        self.order, self.start, self.pictures, self.towards = order, order.start, pictures, towards
         self.origin = order.origin()
         self.steps = steps
         self.plan = variants(pictures.names, steps, order.seed)
@@ -174,56 +175,97 @@ def begin(order: Order, target: Path) -> Palette:
     return training
 
 
-def run(training: Palette, target: Path, version: str, tell: Callable[[Progress], None]) -> None:
-    """To the end, or until `tell` or a signal stops it; either way `target` holds what was learned.
+def _drawing_folder(palette: Palette) -> Path:
+    return palette.folder / "drawing"
+
+
+def drawing(palette: Palette) -> Drawing:
+    """What goes on from a palette that was learned, or went on from it before.
+
+    Raises:
+        TrainingError: its state is damaged.
+    """
+    order = palette.order
+    photos, folder = palette.pictures, _drawing_folder(palette)
+    return Drawing(folder, order.start, palette.average, order.frames, photos, order.seed)
+
+
+Report = Callable[[str, int], Callable[[Progress], None]]  # of what is learned, in how many steps
+
+
+def run(
+    palette: Palette, target: Path, version: str, report: Report, *, hours: float = 0.0
+) -> None:
+    """To the end, or until a report or a signal stops it; either way `target` holds what was
+    learned.
+
+    Args:
+        hours: how long the drawing is learned after the palette, in all runs, at most. What was
+            learned of it in another run is kept.
 
     Raises:
         OSError: a file cannot be written; what was saved before is still there.
     """
+    drawn: Drawing | None = None
     try:
-        training.go(training.steps, look_every=1 << 30, save_seconds=SAVE_SECONDS, tell=tell)
+        tell = report("palette", palette.steps)
+        palette.go(palette.steps, look_every=1 << 30, save_seconds=SAVE_SECONDS, tell=tell)
+        if hours or _drawing_folder(palette).exists():
+            drawn = drawing(palette)
+            drawn.go(
+                drawn.steps,
+                look_every=LOOK_EVERY,
+                save_seconds=SAVE_SECONDS,
+                seconds=hours * 3600,
+                tell=report("drawing", drawn.steps),
+            )
     except (KeyboardInterrupt, SystemExit):
-        export(training, target, version)
+        export(palette, drawn, target, version)
         raise
-    write_sheet(training, target)
-    export(training, target, version)
-    shutil.rmtree(training.folder)
+    write_sheet(palette, drawn, target)
+    export(palette, drawn, target, version)
+    shutil.rmtree(palette.folder)
 
 
-def export(training: Palette, target: Path, version: str) -> None:
-    """The averaged network in float16, with its origin in the metadata, and no frame."""
-    stages = training.start.stages
+def export(palette: Palette, drawn: Drawing | None, target: Path, version: str) -> None:
+    """The network that is kept, in float16, with its origin in the metadata, and no frame."""
+    stages = palette.start.stages
     blocks = sum(stage.name.endswith("a") for stage in stages if stage.in_block)
-    names = {} if training.start.design is LITE else published_names(blocks)
-    tensors = exported(stages, training.average, names)
-    metadata = {"format": "pt", **training.origin, "steps": str(training.step)}
+    names = {} if palette.start.design is LITE else published_names(blocks)
+    tensors = exported(stages, drawn.best if drawn else palette.average, names)
+    metadata = {"format": "pt", **palette.origin, "steps": str(palette.step)}
+    if drawn:
+        metadata["drawing_steps"] = str(drawn.best_step)
     metadata |= {"made_by": f"animebg {version} train"}
-    with whole_file(target, folder=training.folder) as file:
+    with whole_file(target, folder=palette.folder) as file:
         file.write(save(tensors, metadata))
 
 
-def write_sheet(training: Palette, target: Path) -> None:
+def write_sheet(palette: Palette, drawn: Drawing | None, target: Path) -> None:
     """Ten photos, each as it is, by the start, in the colours of the frames, and as learned."""
-    names = training.pictures.names
+    names = palette.pictures.names
     step = max(1, len(names) // _ON_SHEET)
-    network = training.network()
+    coloured = palette.network()
+    network = drawn.network() if drawn else coloured
     rows: list[list[Pixels]] = []
     for name in names[::step][:_ON_SHEET]:
-        photo = np.array(training.pictures.read(name, _SHEET_SIZE))
-        before = painted(training.start, photo)
-        rows.append([photo, before, training.towards(before), painted(network, photo)])
+        photo = np.array(palette.pictures.read(name, _SHEET_SIZE))
+        first = painted(palette.start, photo)
+        colours = painted(coloured, photo) if drawn else palette.towards(first)
+        rows.append([photo, first, colours, painted(network, photo)])
     width = max(row[0].shape[1] for row in rows) + 4
     heights = [row[0].shape[0] + 4 for row in rows]
     sheet = Image.new("RGB", (4 * width, 16 + sum(heights)), "white")
     pen = ImageDraw.Draw(sheet)
-    for column, title in enumerate(("photo", "start", "palette of the frames", "learned")):
+    last = ("palette", "drawing") if drawn else ("palette of the frames", "learned")
+    for column, title in enumerate(("photo", "start", *last)):
         pen.text((column * width + 2, 2), title, fill="black")
     top = 16
     for row, height in zip(rows, heights, strict=True):
         for column, picture in enumerate(row):
             sheet.paste(Image.fromarray(picture), (column * width, top))
         top += height
-    with whole_file(sheet_path(target), folder=training.folder) as file:
+    with whole_file(sheet_path(target), folder=palette.folder) as file:
         sheet.save(file, "JPEG", quality=90)
 
 
