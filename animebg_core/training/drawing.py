@@ -31,6 +31,9 @@ LOOK_EVERY = 50  # steps
 _RATE = 0.002  # of a weight's size, a step, at the beginning
 _DESCRIBED, _DESCRIBED_SIZE = 160, 384  # paintings whose areas are typical, and their longest side
 _HELD_OUT = 12  # windows of photos that are not learned from
+_TONES_OFF = (
+    0.1  # of the palette's paintings, in areas of 8 and of 32 pixels together: see `_costs`
+)
 _TONE, _PIXELS = 1.0, 0.2  # of the loss: how the palette's paintings hold it
 
 
@@ -128,18 +131,21 @@ class Drawing(Training):
 
     @torch.no_grad()
     def look(self) -> dict[str, float]:
-        """The loss on photos that are not learned from; the best weights so far are kept."""
-        total = 0.0
+        """The distance of patches on photos that are not learned from; the best weights so far
+        are kept, of those that hold the palette's tones.
+        """
+        distance = off = 0.0
         for number, window in enumerate(self.held_out):
             photo = cut(window, self.photos.read)
             image = to_input(photo).to(self.device)
             maps = run_maps(self.stages, self.average, image, torch.float32)
-            patches, tone, pixels = self._costs(maps, self._in_palette(photo), -1 - number)
-            total += float(patches + _TONE * tone + _PIXELS * pixels) / len(self.held_out)
-        if self.step and total < self.distance:
+            patches, tone, _ = self._costs(maps, self._in_palette(photo), -1 - number)
+            distance += float(patches) / len(self.held_out)
+            off += float(tone) / len(self.held_out)
+        if self.step and distance < self.distance and off < _TONES_OFF:
             self.best = {name: value.clone() for name, value in self.average.items()}
-            self.best_step, self.distance = self.step, total
-        return {"distance": total}
+            self.best_step, self.distance = self.step, distance
+        return {"distance": distance, "tones": off}
 
     def network(self) -> Generator:
         """The best so far."""
