@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 
 from animebg_core import STYLES, load_generator, stylize
 from animebg_core.training import data, optimizer
+from animebg_core.training.loop import Training
 from animebg_core.training.network import levelled, run_maps
 from training import distill, evaluate, gather, teach
 
@@ -214,6 +216,55 @@ def test_a_run_goes_on_as_it_began(photos, lessons):
     run(photos, "--state", str(photos / "all")).save()
     with pytest.raises(SystemExit, match=r"rate 0.002, not 0.004: name another --state"):
         run(photos, "--state", str(photos / "all"), "--rate", "0.004")
+
+
+class Counting(Training):
+    """One weight, moved a little each step."""
+
+    looks = 0
+
+    def __init__(self, folder):
+        super().__init__(folder, {"w": torch.zeros(3)}, device=torch.device("cpu"))
+
+    def train_step(self):
+        self.learn((self.values["w"] - 10).square().sum(), 1.0)
+        return (0.0,)
+
+    def look(self):
+        self.looks += 1
+        return {}
+
+
+def test_ctrl_c_within_an_update_waits_for_its_end(tmp_path, monkeypatch):
+    whole = Counting(tmp_path / "whole")
+    whole.go(1, look_every=1, save_seconds=9)
+    cut = Counting(tmp_path / "cut")
+    update = cut.muon.step
+
+    def interrupted(rate):
+        signal.raise_signal(signal.SIGINT)
+        update(rate)
+
+    monkeypatch.setattr(cut.muon, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cut.go(9, look_every=1, save_seconds=9)
+    assert cut.step == 1 and torch.equal(cut.average["w"], whole.average["w"])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_look_that_was_interrupted_is_made_up_for(tmp_path, monkeypatch):
+    cut = Counting(tmp_path / "cut")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cut, "look", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cut.go(9, look_every=1, save_seconds=9)
+    again = Counting(tmp_path / "cut")
+    again.take(torch.load(tmp_path / "cut/state.pt", weights_only=True))
+    again.go(3, look_every=1, save_seconds=9)
+    assert again.looks == 3 and [entry["step"] for entry in again.history] == [1, 2, 3]
 
 
 def test_a_spike_costs_and_a_step_away_from_it_costs_less():

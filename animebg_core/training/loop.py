@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -144,21 +147,22 @@ class Training(ABC):
         torch.autograd.backward(loss)
         moved = [value for value in self.values.values() if value.grad is not None]
         torch.nn.utils.clip_grad_norm_(moved, 1.0)
-        self.muon.step(rate)
-        for group in self.adam.param_groups:
-            group["lr"] = rate * _OF_A_MATRIX
-        cast(Any, self.adam).step()
-        for value in self.values.values():
-            value.grad = None
-        keep = min(keep, (4 + self.step) / (8 + self.step))
-        with torch.no_grad():
-            names = list(self.average)
-            torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-                [self.average[name] for name in names],
-                [self.values[name] for name in names],
-                1 - keep,
-            )
-        self.step += 1
+        with _undisturbed():
+            self.muon.step(rate)
+            for group in self.adam.param_groups:
+                group["lr"] = rate * _OF_A_MATRIX
+            cast(Any, self.adam).step()
+            for value in self.values.values():
+                value.grad = None
+            keep = min(keep, (4 + self.step) / (8 + self.step))
+            with torch.no_grad():
+                names = list(self.average)
+                torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+                    [self.average[name] for name in names],
+                    [self.values[name] for name in names],
+                    1 - keep,
+                )
+            self.step += 1
 
     def go(
         self,
@@ -180,6 +184,8 @@ class Training(ABC):
         before = self.seconds
         recent: tuple[float, ...] = ()
         try:
+            if self.step and self.step % look_every == 0 and self._looked_at() != self.step:
+                self._note(0.0)  # the run before was ended while it looked
             while self.step < steps and self.seconds < seconds:
                 losses = self.train_step()
                 recent = tuple(
@@ -190,8 +196,7 @@ class Training(ABC):
                 looked = None
                 ends = self.step == steps or self.seconds >= seconds
                 if self.step % look_every == 0 or ends:
-                    looked = self.look()
-                    self.history.append({"step": self.step, "loss": recent[0], **looked})
+                    looked = self._note(recent[0])
                 now = time.monotonic()
                 self.seconds = before + now - began
                 pace = (now - began) / (self.step - first)
@@ -204,6 +209,35 @@ class Training(ABC):
             self.save()
             raise
         self.save()
+
+    def _note(self, loss: float) -> dict[str, float]:
+        looked = self.look()
+        self.history.append({"step": self.step, "loss": loss, **looked})
+        return looked
+
+    def _looked_at(self) -> int:
+        """The step at which `look` was last through."""
+        return self.history[-1]["step"] if self.history else 0
+
+
+@contextmanager
+def _undisturbed() -> Generator[None]:
+    """Ctrl-C and SIGTERM wait for the end of this: an update is made whole or not at all."""
+    waiting: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    main = threading.current_thread() is threading.main_thread()
+    if not main or None in before.values():  # signals are none of this thread's, or not Python's
+        yield
+        return
+    for number in before:
+        signal.signal(number, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in waiting:
+            signal.raise_signal(number)
 
 
 def read_state(folder: Path, device: torch.device) -> dict[str, Any] | None:
