@@ -277,9 +277,15 @@ def victims(what: str, driver: int, lines: Sequence[str]) -> list[int]:
 
 
 def kills(
-    count: int, seed: int, seconds: float, film: bool = True
+    count: int, seed: int, seconds: float, film: bool = True, each: int = 1
 ) -> Counter[tuple[str, str, int]]:
-    """Jobs killed and run again: what was killed, what came of it, pieces painted again."""
+    """Jobs killed and run again: what was killed, what came of it, pieces painted again.
+
+    Args:
+        count: kills.
+        seconds: after which none is begun.
+        each: kills a job: workers, and at last a worker, the driver or the cluster.
+    """
     end, chance = time.monotonic() + seconds, random.Random(seed)
     found: Counter[tuple[str, str, int]] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
@@ -287,13 +293,14 @@ def kills(
         wanted = Path(scratch, "wanted")
         with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
             animebg([*args, "-o", str(wanted)])
-        for number in range(count):
+        for number in range(0, count, each):
             if time.monotonic() > end:
                 break
-            victim = _KILLED[number % len(_KILLED)]
-            result, again = killed(Path(scratch, str(number)), args, wanted, [victim], chance)
-            found[victim, result, again] += 1
-            print(f"{number + 1}: {victim}: {result}, {again} again", flush=True)
+            last = _KILLED[number // each % len(_KILLED)]
+            what = ["worker"] * (min(each, count - number) - 1) + [last]
+            result, again = killed(Path(scratch, str(number)), args, wanted, what, chance)
+            found[", ".join(what), result, again] += 1
+            print(f"{number + len(what)}: {', '.join(what)}: {result}, {again} again", flush=True)
     return found
 
 
@@ -306,6 +313,7 @@ def main() -> int:
     parser.add_argument("--workers", default="1,2", help="of overhead (default: 1,2)")
     parser.add_argument("--processes", type=int, default=20, help="of a fleet, 25 threads each")
     parser.add_argument("--count", type=int, default=50, help="kills")
+    parser.add_argument("--each", type=int, default=1, help="kills a job (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=1e9, help="stop then, if not before")
     args = parser.parse_args()
@@ -330,7 +338,7 @@ def main() -> int:
             [driver_limit(rows, args.processes, 25, seconds) for seconds in (1.0, 5.0)],
         )
     else:
-        found = kills(args.count, args.seed, 60 * args.minutes)
+        found = kills(args.count, args.seed, 60 * args.minutes, each=args.each)
         for (victim, result, again), number in sorted(found.items()):
             print(f"{number:4} x {victim}: {result}, {again} painted again")
         return int(any(result != "right" for _, result, _ in found))
