@@ -125,10 +125,7 @@ def _largest(painting: Tensor) -> Tensor:
     """The least, over 3 x 3 pixels, of the largest value within 5 x 5: whatever lies between four
     of these is no more than what the nearest pixel has within 5 x 5 of itself.
     """
-    for radius, extreme in ((2, torch.maximum), (1, torch.minimum)):
-        for axis in (2, 3):
-            painting = _window(painting, radius, extreme, axis)
-    return painting
+    return _window(_window(painting, 2, torch.maximum), 1, torch.minimum)
 
 
 def _regression(guide: Tensor, painting: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,8 +138,7 @@ def _regression(guide: Tensor, painting: Tensor, spread: Tensor) -> tuple[Tensor
     products += [mine * its for its in paintings for mine in guides]
     window = _mean(torch.stack([*guides, *paintings, *products], 1), _RADIUS)
     mean_guide, mean_painting, moments = window[:, :3], window[:, 3:6], window[:, 6:]
-    rows = _window(spread, _RADIUS, torch.minimum, 2)
-    quiet = _window(rows, _RADIUS, torch.minimum, 3)[:, 0]
+    quiet = _window(spread[:, 0], _RADIUS, torch.minimum)
     noise = _EPSILON + _NOISE * quiet
     own = {
         (i, j): moments[:, k] - mean_guide[:, i] * mean_guide[:, j]
@@ -178,21 +174,23 @@ def _product(factors: Tensor, guide: Tensor) -> Tensor:
 
 def _mean(maps: Tensor, radius: int) -> Tensor:
     """The mean over the square of `radius` pixels around each, as far as there are pixels."""
-    counts = [_window(torch.ones(1, side), radius, torch.add, 1)[0] for side in maps.shape[2:]]
-    total = _window(_window(maps, radius, torch.add, 2), radius, torch.add, 3)
-    return total.div_((counts[0][:, None] * counts[1]).to(maps.device))
+    high, wide = maps.new_ones(maps.shape[2], 1), maps.new_ones(1, maps.shape[3])
+    counts = _window(high, radius, torch.add) * _window(wide, radius, torch.add)
+    return _window(maps, radius, torch.add).div_(counts)
 
 
-def _window(maps: Tensor, radius: int, combine: Callable[..., Tensor], axis: int) -> Tensor:
-    """Each value combined with those up to `radius` before and behind it along an axis: a third of
+def _window(maps: Tensor, radius: int, combine: Callable[..., Tensor]) -> Tensor:
+    """Each pixel of [..., h, w] combined with all of the square of `radius` around it: a third of
     the time of torch's pooling.
     """
-    made, length = maps.clone(), maps.shape[axis]
-    for step in range(1, min(radius, length - 1) + 1):
-        for to, source in ((step, 0), (0, step)):
-            part = made.narrow(axis, to, length - step)
-            combine(part, maps.narrow(axis, source, length - step), out=part)
-    return made
+    for axis in (-2, -1):
+        made, length = maps.clone(), maps.shape[axis]
+        for step in range(1, min(radius, length - 1) + 1):
+            for to, source in ((step, 0), (0, step)):
+                part = made.narrow(axis, to, length - step)
+                combine(part, maps.narrow(axis, source, length - step), out=part)
+        maps = made
+    return maps
 
 
 def upsample(maps: Tensor, guide: Tensor, start: int, height: int) -> Tensor:
