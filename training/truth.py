@@ -23,8 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from animebg_core import STYLES, Generator, load_generator
-from animebg_core.training import drawing as module
-from animebg_core.training import own
+from animebg_core.training import drawing, own
 from animebg_core.training.data import scaled
 from animebg_core.training.loop import Progress
 from animebg_core.training.palette import linear_map, moments
@@ -159,14 +158,14 @@ def palette(order: own.Order, folder: Path, seconds: list[float]) -> own.Palette
     return training
 
 
-def drawing(
+def curve(
     training: own.Palette,
     steps: int,
     given: list[Picture],
     show: Callable[[str, list[Picture], float | None], None],
 ) -> list[Picture]:
     """The curve, a row each time that the training looks; what is kept at the end, painted."""
-    module.DRAWING_STEPS = steps
+    drawing.DRAWING_STEPS = steps
     drawn = own.drawing(training)
 
     def painted(values: Mapping[str, Tensor]) -> list[Picture]:
@@ -178,7 +177,7 @@ def drawing(
             name = f"drawing, {now.step} steps ({now.looked['distance']:.3f})"
             show(name, painted(drawn.average), drawn.seconds)
 
-    drawn.go(steps, look_every=module.LOOK_EVERY, save_seconds=1e9, tell=tell)
+    drawn.go(steps, look_every=drawing.LOOK_EVERY, save_seconds=1e9, tell=tell)
     made = painted(drawn.best)
     show(f"drawing, kept: {drawn.best_step} steps", made, drawn.seconds)
     return made
@@ -242,7 +241,7 @@ def main() -> None:
         learned = [own.painted(training.network(), photo) for photo in truth.photos]
         show("palette", learned, seconds[-1])
         if args.drawing:
-            learned = drawing(training, args.drawing, truth.photos, show)
+            learned = curve(training, args.drawing, truth.photos, show)
         if args.alone:
             order = own.Order(network, args.start, given, None, seed=args.seed)
             training = palette(order, Path(scratch, "without"), seconds)

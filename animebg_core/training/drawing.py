@@ -31,9 +31,8 @@ LOOK_EVERY = 50  # steps
 _RATE = 0.002  # of a weight's size, a step, at the beginning
 _DESCRIBED, _DESCRIBED_SIZE = 160, 384  # paintings whose areas are typical, and their longest side
 _HELD_OUT = 12  # windows of photos that are not learned from
-_TONES_OFF = (
-    0.1  # of the palette's paintings, in areas of 8 and of 32 pixels together: see `_costs`
-)
+# The farthest that tones may be from the palette's, in areas of 8 and of 32 pixels together.
+_TONES_OFF = 0.1
 _TONE, _PIXELS = 1.0, 0.2  # of the loss: how the palette's paintings hold it
 
 
