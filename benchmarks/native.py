@@ -12,6 +12,7 @@ import argparse
 import copy
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest import mock
 
@@ -63,19 +64,30 @@ def product_rate(side: int = 512) -> float:
     return 2 * side**3 / seconds[""]
 
 
+def _without() -> AbstractContextManager[object]:
+    """Within it there are none."""
+    return mock.patch.object(native, "_library", lambda: None)
+
+
 def print_runs(network: _common.Network, photo: Path, size: tuple[int, int], rounds: int) -> None:
     """Whole pictures: seconds, and how far from float64."""
     height, width = size
     image = _common.load_photo(photo, height, width)
     generator = network.generator
     torchs = copy.deepcopy(generator)
-    with mock.patch.object(kernels, "_SETS", kernels._SETS[1:]):
+    with _without():
         kernels.choose(torchs, Device.of(torchs))  # kept for this generator from now on
         plan = plan_run(torchs, height, width)
+    by_torch = _baselines.ours(torchs, plan)
+
+    def torchs_only(image: Tensor) -> Tensor:
+        with _without():
+            return by_torch(image)
+
     variants: dict[str, Run] = {
         "published implementation": _baselines.published(network.state),
         **dict(_runtimes(generator)),
-        "ours, torch's kernels": _baselines.ours(torchs, plan),
+        "ours, torch's kernels": torchs_only,
         "ours, native kernels": _baselines.ours(generator, plan_run(generator, height, width)),
     }
     exact = _common.oracle.stylize(network.state, image)

@@ -12,7 +12,7 @@ import torch
 
 from animebg_core import load_generator, plan_run, stylize
 from animebg_core.engine import kernels
-from animebg_core.engine.kernels import native
+from animebg_core.engine.kernels import native, native_rows
 
 animebg_kernels = pytest.importorskip("animebg_kernels", reason="pip install ./kernels")
 # Two results that differ only in the order of float32 operations, one of them through Winograd's
@@ -42,22 +42,28 @@ def style(request, tmp_path):
     return _save(state, tmp_path / "style.pth"), state
 
 
-def test_every_convolution_is_run_by_them(style, monkeypatch):
+def test_every_convolution_and_sum_is_run_by_them(style, monkeypatch):
     generator, _ = style
-    seen = []
-    run = animebg_kernels.Layer.run
+    seen, settled = [], []
+    run, settle = animebg_kernels.Layer.run, animebg_kernels.Library.settle
 
     def counted(layer, rows):
         seen.append(rows.stop - rows.start)
         run(layer, rows)
 
+    def counted_too(library, values):
+        settled.append(values.pixels)
+        settle(library, values)
+
     monkeypatch.setattr(animebg_kernels.Layer, "run", counted)
+    monkeypatch.setattr(animebg_kernels.Library, "settle", counted_too)
     stylize(torch.rand(1, 45, 38, 3), generator)
     convolutions = sum(len(stage.convs) for stage in generator.stages)
+    assert settled
     assert native.instruction_set() in ("avx2", "avx512", "neon")
     assert len(seen) >= convolutions
     chosen = kernels.choose(generator, kernels_device(generator))
-    assert all(isinstance(kernel, native.Native) for kernel in chosen.values())
+    assert all(isinstance(kernel, native_rows.Native) for kernel in chosen.values())
 
 
 def kernels_device(generator):
@@ -97,7 +103,7 @@ def test_masks_and_every_dtype_of_maps_give_what_torch_gives(
         mask = torch.zeros(50, 45)
         mask[5:30, 10:40] = 1
     ours = stylize(image, generator, mask=mask)
-    monkeypatch.setattr(kernels, "_SETS", kernels._SETS[1:])
+    monkeypatch.setattr(native, "_library", lambda: None)
     kernels._chosen.clear()
     torchs = stylize(image, generator, mask=mask)
     # Half maps: a value that falls to the other side of a rounding, 2**-11 or 2**-8 of it.

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..network.generator import Generator
 from .device import Device, Scratch
-from .kernels import Made, Rows, choose
+from .kernels import Made, Rows, choose, settle
 from .plan import RunPlan
 from .schedule import Slot, Step, Sweep, schedule
 from .statistics import Gathering, Moments, Norm, Statistics, aggregate, combine
@@ -196,7 +196,7 @@ class _Run:
             norm, relu = self.norms[sweep.stage.name], sweep.stage.relu
             data = self._maps[sweep.adds or sweep.writes]
             branch = self._maps[sweep.writes] if sweep.adds else None
-            _settle(data, norm, relu, self._plan.strip(sweep), branch)
+            settle(data, norm, relu, self._plan.strip(sweep), branch)
         for slot in sweep.frees:
             del self._maps[slot]
 
@@ -232,21 +232,6 @@ class _Run:
         if self._pyramid is None or not sweep.gathers:
             return None
         return self._pyramid[sweep.stage.shrink][:, :, start:stop, : sweep.size[1]]
-
-
-def _settle(data: Tensor, norm: Norm, relu: bool, strip: int, branch: Tensor | None) -> None:
-    """In place, by strips: norm(data), or data + norm(branch), and perhaps the ReLU of it.
-
-    The branch may be overwritten.
-    """
-    for start in range(0, data.shape[2], strip):
-        rows = data[:, :, start : start + strip]
-        raw = rows if branch is None else branch[:, :, start : start + strip]
-        in_place = raw.dtype == torch.float32
-        final = norm.apply(raw, raw if in_place else torch.empty_like(raw, dtype=torch.float32))
-        if branch is not None:
-            final = rows.add_(final) if in_place else final.add_(rows)
-        rows.copy_(final.relu_() if relu else final)
 
 
 def _pyramid(weight: Tensor) -> dict[int, Tensor]:

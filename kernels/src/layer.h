@@ -11,7 +11,7 @@
 #define BLOCK 16 /* channels that lie together in whatever is multiplied, on every instruction set */
 #define TILE 4   /* Winograd: squares of 4x4 outputs from 6x6 inputs, by 36 products */
 #define PLANES 36
-#define MOST_TILES 48  /* of a task */
+#define MOST_TILES 32  /* of a task */
 #define MOST_ACROSS 96 /* positions of a task of the direct form, side by side */
 
 #define ROUND_UP(a, b) (((a) + (b) - 1) / (b) * (b))

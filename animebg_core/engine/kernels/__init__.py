@@ -9,14 +9,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping
 
-import torch
+from torch import Tensor
 
 from ...network.generator import Generator
 from ..device import Device
+from ..statistics import Norm
 from . import native, torch_ops, winograd
 from .contract import Footprint, Kernel, Layer, Made, Rows
 
-__all__ = ["Footprint", "Kernel", "Layer", "Made", "Rows", "choose"]
+__all__ = ["Footprint", "Kernel", "Layer", "Made", "Rows", "choose", "settle"]
 
 # In order of preference.
 _SETS: tuple[Callable[[Layer, Device], Kernel | None], ...] = (
@@ -46,10 +47,23 @@ def choose(generator: Generator, device: Device) -> Kernels:
     return known[1]
 
 
+def settle(data: Tensor, norm: Norm, relu: bool, strip: int, branch: Tensor | None) -> None:
+    """Bring a map to its final values in place: norm(data), or data + norm(branch), and perhaps the
+    ReLU of it.
+
+    Args:
+        data: [N, C, H, W] of any float dtype.
+        strip: height of the strips in which it is done, where memory is taken for it.
+        branch: the same; it may be overwritten. None: there is none.
+    """
+    if not native.settle(data, norm, relu, branch):
+        torch_ops.settle(data, norm, relu, strip, branch)
+
+
 def _first(layer: Layer, device: Device) -> Kernel:
     return next(kernel for make in _SETS if (kernel := make(layer, device)) is not None)
 
 
-def _version(tensor: torch.Tensor) -> tuple[int, int]:
+def _version(tensor: Tensor) -> tuple[int, int]:
     """What differs once a weight lies elsewhere or holds other numbers."""
     return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

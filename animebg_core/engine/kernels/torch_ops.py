@@ -88,3 +88,15 @@ class Operator:
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> WindowRows:
         """See `Kernel.open`."""
         return WindowRows(source, step, norm, scratch, self, self.device)
+
+
+def settle(data: Tensor, norm: Norm, relu: bool, strip: int, branch: Tensor | None) -> None:
+    """See `kernels.settle`."""
+    for start in range(0, data.shape[2], strip):
+        rows = data[:, :, start : start + strip]
+        raw = rows if branch is None else branch[:, :, start : start + strip]
+        in_place = raw.dtype == torch.float32
+        final = norm.apply(raw, raw if in_place else torch.empty_like(raw, dtype=torch.float32))
+        if branch is not None:
+            final = rows.add_(final) if in_place else final.add_(rows)
+        rows.copy_(final.relu_() if relu else final)
