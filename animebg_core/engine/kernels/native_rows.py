@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,6 +80,26 @@ def _readable(rows: Tensor) -> bool:
     return rows.dtype in _TYPES and rows.stride(1) == 1 and pixels
 
 
+def _plain(weight: Tensor) -> Tensor:
+    """As float32, one number behind the other. Not by torch, see `_copy`."""
+    weight = weight.detach()
+    if weight.dtype not in _TYPES:
+        weight = weight.to(torch.float32)
+    return torch.from_numpy(  # pyright: ignore[reportUnknownMemberType]
+        np.array(weight.numpy(), np.float32, order="C")
+    )
+
+
+def _copy(target: Tensor, source: Tensor) -> None:
+    """Not by torch, whose threads go on spinning for a while, in the way of the library's. The two
+    may overlap.
+    """
+    if source.dtype in _TYPES:
+        np.copyto(target.numpy(), source.numpy())
+    else:
+        target.copy_(source)
+
+
 def _window_rows(step: Step, rows: int) -> int:
     """Source rows that are held for so many rows."""
     first, last = step.conv.source_rows(0, rows)
@@ -100,8 +121,8 @@ class NativeRows:
         self._norms = _norms(norm)
         self._relu = norm is not None and step.before is not None and step.before.relu
         weights, threads = kernel.layer.weights, torch.get_num_threads()
-        weight = weights.weight.detach().to(torch.float32).contiguous()
-        bias = weights.bias.detach().to(torch.float32).contiguous() if kernel.layer.bias else None
+        weight = _plain(weights.weight)
+        bias = _plain(weights.bias) if kernel.layer.bias else None
         self._weights = scratch.take_weights(-(-kernel.sizes.bytes // 4))
         self._layer = kernels.Layer(
             kernel.library,
@@ -159,16 +180,15 @@ class NativeRows:
             fresh = source._slide(begin, last, out) if fused else source.rows(begin, last)
         window = self._make_room(fresh, stop - start, last - first)
         if kept:
-            # A copy of the few rows, since where they come from and go to may overlap.
             shift = first - self._first
-            window[:, :kept] = window[:, shift : shift + kept].clone()
+            _copy(window[:, :kept], window[:, shift : shift + kept])
         self._first, self._last = first, last
         if fresh is not None:
             target = window[:, kept : last - first].permute(0, 3, 1, 2)
             if isinstance(source, NativeRows):
                 source._run(fresh, begin, last, target, gathers=False)
             else:
-                target.copy_(fresh)
+                _copy(target, fresh)
         return window
 
     def _make_room(self, fresh: Tensor | None, rows: int, needed: int) -> Tensor:
