@@ -22,14 +22,13 @@ Colours = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 # What a map may do, whatever the frames are. See `docs/own-style.md`, under "Bounds".
-WIDEST, NARROWEST = 2.0, 0.4  # how much wider or narrower a direction of colour may become
+WIDEST, NARROWEST = 1.3, 0.4  # how much wider or narrower a direction of colour may become
 FARTHEST = 0.25  # how far the mean may move, of the way from black to white: in lightness
 TINGED = 0.1  # and in each of R, G, B less lightness
 _GRAIN = (2 / 255) ** 2  # variance below which a direction of colour is noise
 _AREA = 24  # areas along the longer side of a picture: their means are paired, not pixels
-_PAIRED = 3000  # areas of each side
+_PAIRED = 4000  # areas of each side
 _SOFTNESS = 0.004  # of the pairing: squared distance of colours that is next to none
-_ROUNDS = 4
 _PULL = 1e-3  # back to the linear map: a share of the areas
 _LIGHTEST = 0.02  # share of the frames' areas that tells what white becomes
 _WHITE_FROM, _WHITE, _WHITE_CHROMA = 0.55, 0.8, 0.15  # lightness; the widest range of R, G and B
@@ -158,12 +157,8 @@ def colour_map(source: Sequence[Pixels], target: Sequence[Pixels], match: float 
     made = known @ first.weights
     # Drawn to the linear map where there are few areas, or all alike.
     pull = _PULL * len(areas) * np.eye(10)
-    fitted = first
-    for _ in range(_ROUNDS):
-        off = _paired(made, wanted) - known @ first.weights
-        moved = np.linalg.solve(known.T @ known + pull, known.T @ off)
-        fitted = ColourMap(first.weights + moved)
-        made = known @ fitted.weights
+    moved = np.linalg.solve(known.T @ known + pull, known.T @ (_paired(made, wanted) - made))
+    fitted = ColourMap(first.weights + moved)
     share = 1.0
     for _ in range(_TRIES):
         if _is_bounded(first.towards(fitted, share), areas):
