@@ -1,6 +1,6 @@
 """Trainings of a style killed at random moments: they go on, and end with the same weights.
 
-    python -m benchmarks.own_style --kills 20
+    python -m benchmarks.own_style --kills 20 [--drawing 12]
 
 With a small random network and pictures made up for it; how near a style comes to a truth that is
 known: `python -m training.truth`. A few kills run in the suite (tests/test_own_style.py).
@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from animebg_core.cli import main as command
-from animebg_core.training import data, own
+from animebg_core.training import data, drawing, own
 
 from ._common import oracle
 from ._forks import ended, fork, killed
@@ -38,8 +38,12 @@ def _pictures(folder: Path, seed: int) -> Path:
     return folder
 
 
-def kills(count: int, seed: int) -> tuple[int, int]:
-    """After `count` kills that hit trainings, how many of these went on, and how many wrongly."""
+def kills(count: int, seed: int, more: list[str]) -> tuple[int, int]:
+    """After `count` kills that hit trainings, how many of these went on, and how many wrongly.
+
+    Args:
+        more: options of `animebg train`.
+    """
     chance = random.Random(seed)
     hit = goes = wrong = 0
     with tempfile.TemporaryDirectory() as scratch:
@@ -48,7 +52,7 @@ def kills(count: int, seed: int) -> tuple[int, int]:
         save_file(oracle.random_lite_state((8, 12, 8), 1), start)
         frames, photos = _pictures(folder / "frames", 1), _pictures(folder / "photos", 2)
         fixed = ["train", str(frames), "--photos", str(photos), "--start", str(start)]
-        fixed += ["--device", "cpu", "-o"]
+        fixed += [*more, "--device", "cpu", "-o"]
         began = time.monotonic()
         assert ended(fork(lambda: command([*fixed, str(folder / "whole.safetensors")]))) == 0
         lasts = time.monotonic() - began
@@ -79,11 +83,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--drawing", type=int, default=0, metavar="STEPS", help="after the palette")
     args = parser.parse_args()
     torch.set_num_threads(1)  # a pool of threads does not live on in a forked child
     data._WINDOWS = (((48, 32), (64, 96)),)  # pyright: ignore[reportPrivateUsage]
     own.PALETTE_STEPS, own.SAVE_SECONDS = 30, 0.0
-    goes, wrong = kills(args.kills, args.seed)
+    drawing.DRAWING_STEPS, own.LOOK_EVERY = args.drawing, 4
+    more = ["--hours", "1"] if args.drawing else []
+    goes, wrong = kills(args.kills, args.seed, more)
     print(f"{args.kills} kills, {goes} trainings that went on: {wrong} ended otherwise")
     return int(wrong > 0)
 
