@@ -26,7 +26,7 @@ from .pictures import Pictures
 
 Pixels = NDArray[np.uint8]
 
-DRAWING_STEPS = 1000  # at most
+DRAWING_STEPS = 200  # at most: more gave nothing, see docs/own-style.md
 LOOK_EVERY = 50  # steps
 _RATE = 0.002  # of a weight's size, a step, at the beginning
 _DESCRIBED, _DESCRIBED_SIZE = 160, 384  # paintings whose areas are typical, and their longest side

@@ -31,7 +31,7 @@ from .network import exported, run_maps
 from .palette import PHOTOGRAPHS, ColourMap, colour_map, linear_map, moments
 from .pictures import Pictures
 
-PALETTE_STEPS = 120
+PALETTE_STEPS = 240
 SAVE_SECONDS = 60.0
 FEWEST_FRAMES = 12
 FEWEST_PHOTOS = 8
