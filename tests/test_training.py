@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from animebg_core import STYLES, load_generator, stylize
+from animebg_core import LITE_STYLES, STYLES, load_generator, stylize
 from animebg_core.training import data, optimizer
 from animebg_core.training.loop import Training
 from animebg_core.training.network import levelled, run_maps
-from training import distill, evaluate, gather, teach
+from training import blends, distill, evaluate, gather, teach
 
 
 @pytest.fixture
@@ -362,6 +362,51 @@ def test_it_learns_resumes_and_ships(photos, lessons):
     painted = evaluate.paint(load_generator(path), photo)
     error = np.abs(data.to_pixels(trained).astype(int) - painted)
     assert error.mean() < 1  # the file's weights are float16
+
+
+def between(photos, *options):
+    """A training of what lies between the shipped networks, new or resumed."""
+    command = ["--photos", str(photos), "--steps", "4", "--every", "1", *options]
+    return blends.Blends(blends.parse(command))
+
+
+def test_what_lies_between_is_trained_resumed_and_shipped(photos):
+    whole = between(photos, "--state", str(photos / "whole"))
+    before = whole.look()
+    assert all(np.isinf(before[key]) for key in LITE_STYLES)  # dB: they are as they were
+    whole.train(look_every=100, save_seconds=1e9)
+    assert whole.look()["blends"] < before["blends"]
+    assert all(whole.look()[key] > 25 for key in LITE_STYLES)
+
+    begun = between(photos, "--state", str(photos / "cut"))
+    for _ in range(2):
+        begun.train_step()
+    begun.save()
+    resumed = between(photos, "--state", str(photos / "cut"))
+    resumed.train(look_every=100, save_seconds=1e9)
+    for name, value in whole.values.items():
+        assert torch.equal(value, resumed.values[name]), name
+
+    whole.export(photos / "out")
+    for key, style in LITE_STYLES.items():
+        path = photos / "out" / style.file
+        with safe_open(path, "pt") as file:
+            assert file.metadata()["style"] == key
+            assert file.metadata()["blends_steps"] == "4"
+        assert load_generator(path).channels == load_generator(key).channels
+    again = between(photos, "--state", str(photos / "more"), "--start", str(photos / "out"))
+    assert again.look()["blends"] == pytest.approx(whole.look()["blends"], abs=0.01)
+
+
+def test_a_shadow_is_dark_and_the_rest_is_as_it_was(photos):
+    rgb = np.asarray(Image.open(photos / "3.png"))
+    for seed in range(1, 6):
+        made = blends.with_shadow(rgb, seed)
+        assert made.shape == rgb.shape
+        assert made.dtype == np.uint8
+        assert (made <= np.maximum(rgb, rgb.max() * 0.3)).all()
+        changed = (made != rgb).any(2)
+        assert 0.01 < changed.mean() < 0.7
 
 
 @pytest.mark.parametrize("widths", [(0, 4, 8, 8, 2), (4, 4, 8, 8, 2)])
