@@ -29,7 +29,7 @@ from animebg_core import LITE_STYLES, Generator, load_generator
 from animebg_core.files.resolve import resolve_weights
 from animebg_core.files.whole import part_file
 from animebg_core.network.design import Stage
-from animebg_core.training.data import cut, scaled, to_input, variants
+from animebg_core.training.data import cut, scaled, to_input, variants, with_islands
 from animebg_core.training.loop import Progress, Training, read_state
 from animebg_core.training.losses import far_loss, felt_picture, picture_loss, spike_loss
 from animebg_core.training.network import exported, run_maps
@@ -119,8 +119,11 @@ class Blends(Training):
         """One step: a blend, and one of its networks alone; the loss of each."""
         draw = random.Random(f"blend {self.seed} {self.step}")
         pixels = cut(self.pictures[self.step])
-        if draw.random() < 0.5:
+        kind = draw.random()
+        if kind < 0.4:
             pixels = with_shadow(pixels, draw.randrange(1 << 31))
+        elif kind < 0.6:
+            pixels = with_islands(pixels, draw.randrange(1 << 31))
         photo, parts = to_input(pixels), drawn_parts(draw)
         alone = draw.choice(list(parts))
         waiting = {key: self.threads.submit(self.painted, key, photo) for key in parts}
