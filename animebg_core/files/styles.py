@@ -78,8 +78,8 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         label="Makoto Shinkai (Lite)",
         repository="",
         file="animebg-lite-shinkai.safetensors",
-        size=1_301_704,
-        sha256="229d3ae9976de0b1461812d4343f11aa3c473178bba86fdbbe401ce7f81a181b",
+        size=1_301_800,
+        sha256="81dc31697ff218a1253333f67567f23e79a138f1f346b9c8aa05459fcf055ad3",
         licence="MIT",
     ),
     Style(
@@ -87,8 +87,8 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         label="Mamoru Hosoda (Lite)",
         repository="",
         file="animebg-lite-hosoda.safetensors",
-        size=1_301_704,
-        sha256="945e7e4bb76110a34ae3d8b89ed4208003aaa4ee07014a622698c762bc9dc8ef",
+        size=1_301_800,
+        sha256="3192ca7a92a6621790490a1eac63b247dcabc65f439a37263386f76bd3b2baf2",
         licence="MIT",
     ),
     Style(
@@ -96,8 +96,8 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         label="Hayao Miyazaki (Lite)",
         repository="",
         file="animebg-lite-miyazaki.safetensors",
-        size=1_301_704,
-        sha256="a43b3342a382b35f0dfe5250c290a387835f6d91f0135d123a3f772f1996c7cb",
+        size=1_301_808,
+        sha256="e61e098a1f66482623715dda0f71a24516a64325aa9c9aa8bde90df48a5738a5",
         licence="MIT",
     ),
     Style(
@@ -105,8 +105,8 @@ LITE_STYLES: Mapping[str, Style] = _by_key(
         label="Satoshi Kon (Lite)",
         repository="",
         file="animebg-lite-kon.safetensors",
-        size=1_301_696,
-        sha256="7196739085b83450decec191095a052250d43eb213ffb7f6d4adc16b27dc1cc1",
+        size=1_301_800,
+        sha256="0936fbe275fbf691522622d1156e8e07793cc96b56f9663575c9f8af94533460",
         licence="MIT",
     ),
 )
