@@ -145,20 +145,21 @@ def sweep_bytes(
     living: set[Slot] = set()
     scratch: dict[str, int] = {}
     # The mask, its weights at full, half and quarter size, and the picture filled outside it.
-    always = device.overhead + (plan.batch * height * width * (4 + 6 + 12) if masked else 0)
+    always = plan.batch * height * width * (4 + 6 + 12) if masked else 0
     taken_by: list[int] = []
     for sweep in sweeps:
         living |= {slot for slot in (sweep.reads, sweep.writes, sweep.adds) if slot}
         taken = sum(plan.batch * slot.numel * plan.map_dtype.itemsize for slot in living)
         if device.holds_result and not sweep.stage.norm:
             taken += plan.batch * height * width * 4 * 4  # in float32, with an alpha channel
-        steps, rows, made = sweep.steps, min(plan.strip(sweep), sweep.size[0]), 0
+        steps, rows = sweep.steps, min(plan.strip(sweep), sweep.size[0])
+        made = library = 0
         weights: list[int] = []
         for step in reversed(steps):
             kernel = kernels[step.stage.name, step.index]
             need = kernel.footprint(step, plan.batch, rows)
             taken += need.window
-            made = max(made, need.made)
+            made, library = max(made, need.made), max(library, need.library)
             _enlarge(scratch, need.scratch)
             weights += [need.weights] if need.weights else []
             rows = min(step.source[0], _source_rows(step, rows))
@@ -166,7 +167,7 @@ def sweep_bytes(
         _enlarge(scratch, {f"weights {at}": count for at, count in enumerate(reversed(weights))})
         own, buffers = _statistics_bytes(sweep, plan, device, masked)
         _enlarge(scratch, buffers)
-        taken_by.append(always + taken + max(made, own) + sum(scratch.values()))
+        taken_by.append(always + library + taken + max(made, own) + sum(scratch.values()))
         living -= set(sweep.frees)
     return taken_by
 

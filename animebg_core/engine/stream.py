@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -220,12 +219,8 @@ class _Run:
         if slot is None:
             return None
         if slot not in self._maps:
-            self._maps[slot] = torch.empty(
-                (self._picture.images, slot.channels, slot.height, slot.width),
-                dtype=self._plan.map_dtype,
-                device=self._device.device,
-                memory_format=self._device.layout,
-            )
+            shape = (self._picture.images, slot.channels, slot.height, slot.width)
+            self._maps[slot] = self._device.take_map(*shape, dtype=self._plan.map_dtype)
         return self._maps[slot][:, :, start:stop]
 
     def _weight(self, sweep: Sweep, start: int, stop: int) -> Tensor | None:

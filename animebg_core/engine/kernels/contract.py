@@ -48,12 +48,14 @@ class Footprint:
         made: for one strip: the rows it gives, and what is made beside them and freed again.
         weights: what it prepares of its weights in `Scratch`, for as long as a sweep goes.
         scratch: of each buffer that it takes from `Scratch`, by name.
+        library: what those who do the work take beside the tensors, however many strips there are.
     """
 
     window: int
     made: int
     weights: int = 0
     scratch: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    library: int = 0
 
 
 class Rows(Protocol):

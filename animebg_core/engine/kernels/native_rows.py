@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # What the kernels read and write; other maps go through a buffer in float32.
 _TYPES = {torch.float32: 0, torch.float16: 1}
+_HEAP = 8 << 20  # that Python and torch keep beside the tensors; the library keeps nothing
 _NORM = ("factor", "offset", "low", "high")
 
 
@@ -67,7 +68,7 @@ class Native:
             "rows": images * rows * width * step.outputs * 4,
         }
         window = images * _window_rows(step, rows) * step.source[1] * step.inputs * 4
-        return Footprint(window, 0, self.sizes.bytes, scratch)
+        return Footprint(window, 0, self.sizes.bytes, scratch, _HEAP)
 
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> NativeRows:
         """See `Kernel.open`."""
@@ -118,7 +119,7 @@ class NativeRows:
         self._make = kernels.Rows
         self._source, self._step, self._scratch = source, step, scratch
         self._stored = source.data if isinstance(source, Stored) else None
-        self._norms = _norms(norm)
+        self._norms = _Norms(norm)
         self._relu = norm is not None and step.before is not None and step.before.relu
         weights, threads = kernel.layer.weights, torch.get_num_threads()
         weight = _plain(weights.weight)
@@ -205,7 +206,7 @@ class NativeRows:
                 device="cpu",
             )
             if old is not None:
-                window[:, : old.shape[1]] = old
+                _copy(window[:, : old.shape[1]], old)
             self._window = window
         assert self._window is not None
         return self._window
@@ -222,8 +223,6 @@ class NativeRows:
         scratch = self._scratch.take("native", size // 4 + 1)
         found = torch.empty(2, images, step.outputs, dtype=torch.float64, device="cpu")
         for image in range(images):
-            # Statistics may be one picture's for all.
-            norm = self._norms[min(image, len(self._norms) - 1)]
             self._layer.run(
                 self._make(
                     source=window[image].data_ptr(),
@@ -233,7 +232,7 @@ class NativeRows:
                     last=self._last,
                     height=step.source[0],
                     width=step.source[1],
-                    **{name: part.data_ptr() for name, part in zip(_NORM, norm, strict=False)},
+                    **self._norms.of(image),
                     relu=self._relu,
                     start=start,
                     stop=stop,
@@ -254,15 +253,28 @@ class NativeRows:
         return Moments(count, found[0], found[1])
 
 
-def _norms(norm: Norm | None) -> list[Tensor]:
-    """Factor, offset and perhaps low and high of each picture, [0, 2 or 4, C]."""
-    if norm is None:
-        return [torch.empty(0, device="cpu")]
-    parts = [norm.factor, norm.offset]
-    if norm.low is not None and norm.high is not None:
-        parts += [norm.low, norm.high]
-    images = max(len(part) for part in parts)
-    return list(torch.stack([part.expand(images, -1, 1, 1) for part in parts], 1).flatten(2))
+class _Norms:
+    """A norm as the library takes it: addresses of what each picture is normed by."""
+
+    def __init__(self, norm: Norm | None) -> None:
+        parts: list[Tensor] = []
+        if norm is not None:
+            parts = [norm.factor, norm.offset]
+        if norm is not None and norm.low is not None and norm.high is not None:
+            parts += [norm.low, norm.high]
+        images = max((len(part) for part in parts), default=0)
+        # Of each picture [2 or 4, C].
+        self._values = [
+            torch.stack([part[min(image, len(part) - 1)].flatten() for part in parts])
+            for image in range(images)
+        ]
+
+    def of(self, image: int) -> dict[str, int]:
+        """Fields of a picture; statistics may be one picture's for all."""
+        if not self._values:
+            return {}
+        rows = self._values[min(image, len(self._values) - 1)]
+        return {name: row.data_ptr() for name, row in zip(_NORM, rows, strict=False)}
 
 
 def settle(
@@ -277,10 +289,8 @@ def settle(
         return False
     import animebg_kernels as kernels
 
-    norms = _norms(norm)
+    norms = _Norms(norm)
     for image in range(data.shape[0]):
-        # Statistics may be one picture's for all.
-        parts = norms[min(image, len(norms) - 1)]
         library.settle(
             kernels.Sum(
                 map=data[image].data_ptr(),
@@ -288,7 +298,7 @@ def settle(
                 type=_TYPES[data.dtype],
                 channels=data.shape[1],
                 pixels=data.shape[2] * data.shape[3],
-                **{name: part.data_ptr() for name, part in zip(_NORM, parts, strict=False)},
+                **norms.of(image),
                 relu=relu,
                 threads=torch.get_num_threads(),
             )

@@ -83,7 +83,8 @@ class Operator:
         high, wide = window_shape(step, rows, self.row_grid, self.column_grid)
         extra = 1 if step.conv.doubles else 0  # rows and columns that are cut off again
         made = images * (rows + 2 * extra) * (step.size[1] + 2 * extra) * step.outputs * size
-        return Footprint(images * high * wide * step.inputs * size, self.copies * made)
+        window = images * high * wide * step.inputs * size
+        return Footprint(window, self.copies * made, library=self.device.overhead)
 
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> WindowRows:
         """See `Kernel.open`."""

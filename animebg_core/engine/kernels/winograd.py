@@ -86,7 +86,8 @@ class Winograd:
             "result": images * tiles * _TILE**2 * step.outputs * 4,
         }
         window = images * high * wide * step.inputs * 4
-        return Footprint(window, 0, squares * step.inputs * step.outputs * 4, scratch)
+        weights = squares * step.inputs * step.outputs * 4
+        return Footprint(window, 0, weights, scratch, self.device.overhead)
 
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> Made:
         """See `Kernel.open`."""
