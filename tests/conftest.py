@@ -10,6 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from animebg_core.engine.device import Device
+from animebg_core.engine.kernels import choose
+from animebg_core.engine.schedule import schedule
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -39,6 +43,18 @@ def network(request, checkpoint, tmp_path_factory) -> tuple[Path, dict[str, torc
     path = tmp_path_factory.mktemp("network") / "lite.safetensors"
     save_file(oracle.random_lite_state(), path)
     return path, oracle.random_lite_state()
+
+
+@pytest.fixture(scope="session")
+def library_bytes():
+    """What plans count, beside the tensors, for those who make a network's convolutions."""
+
+    def found(generator, height, width, level):
+        kernels = choose(generator, Device.of(generator))
+        steps = [s for sweep in schedule(generator, height, width, level) for s in sweep.steps]
+        return max(kernels[s.stage.name, s.index].footprint(s, 1, 4).library for s in steps)
+
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,7 @@ def test_the_file_says_where_it_comes_from(key):
     assert metadata["style"] == key
     assert metadata["teacher_sha256"] == STYLES[key.removesuffix("-lite")].sha256
     assert metadata["licence"] == LITE_STYLES[key].licence == "MIT"
+    assert metadata["blends_commit"].isalnum()
     assert metadata["training_commit"].isalnum()  # of committed code: no "+", see distill.commit
     assert metadata["seed"]
 

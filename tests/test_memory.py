@@ -3,10 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import animebg_core
+from animebg_core.engine import device
 from animebg_core.engine.memory import host_free_memory
 
 GB = 10**9
@@ -116,3 +119,27 @@ def test_a_real_process_knows_its_own_limit():
     )
     root = Path(animebg_core.__file__).parent.parent
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+def test_large_pages_are_asked_for_whole_and_within_the_memory(monkeypatch):
+    asked = []
+
+    def advise(start, length, advice):
+        asked.append((start.value, length.value, advice))
+        return -1  # refused: nothing comes of it
+
+    monkeypatch.setattr(device, "_C_LIBRARY", SimpleNamespace(madvise=advise))
+    cpu = device.Device(torch.device("cpu"), torch.float32, cpu=True)
+    made = cpu.take_map(1, 32, 256, 256, dtype=torch.float32)  # 8 MiB
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    ((start, length, advice),) = asked
+    assert start % (2 << 20) == length % (2 << 20) == 0
+    assert made.data_ptr() <= start
+    assert start + length <= made.data_ptr() + made.nbytes
+    assert length >= 4 << 20
+    assert advice == 14  # MADV_HUGEPAGE
+    cpu.take_map(1, 3, 8, 8, dtype=torch.float16)
+    cpu.take_map(0, 3, 8, 8, dtype=torch.float32)
+    monkeypatch.setattr(device, "_C_LIBRARY", None)  # no Linux
+    cpu.take_map(1, 32, 256, 256, dtype=torch.float32)
+    assert len(asked) == 1

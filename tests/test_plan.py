@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from animebg_core import load_generator, plan_run, stylize
 from animebg_core.engine.device import Device, Scratch
-from animebg_core.engine.kernels import Layer, choose, torch_ops, winograd
+from animebg_core.engine.kernels import Layer, torch_ops, winograd
 from animebg_core.engine.plan import peak_bytes, sweep_bytes
 from animebg_core.engine.schedule import Step, schedule
 from animebg_core.network.design import Conv, Stage
@@ -150,14 +150,12 @@ def test_a_kernel_says_what_it_takes(monkeypatch, conv, inputs, outputs):
     assert others == dict(said.scratch)
 
 
-def test_the_result_counts_where_the_network_runs_on_the_cpu(network):
+def test_the_result_counts_where_the_network_runs_on_the_cpu(network, library_bytes):
     """Four channels of float32 a pixel, beside the map that is read at last."""
     generator = load_generator(network[0])
     plan = replace(plan_run(generator, 2000, 64), level="recompute", rows=4, block_rows=1)
     last = schedule(generator, 2000, 64, "recompute")[-1]
-    kernels = choose(generator, CPU)
-    steps = [(kernels[step.stage.name, step.index], step) for step in last.steps]
-    library = max(kernel.footprint(step, 1, 4).library for kernel, step in steps)
+    library = library_bytes(generator, 2000, 64, "recompute")
     at_last = sweep_bytes(generator, plan, 2000, 64, masked=False)[-1] - library
     # What strips of 4 rows take beside is far less.
     assert 0 < at_last - 4 * last.reads.numel - 2000 * 64 * 16 < 2000 * 64 * 8

@@ -12,11 +12,13 @@ connected (Frankle and others, "Linear Mode Connectivity and the Lottery Ticket 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import random
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from animebg_core import LITE_STYLES, Generator, load_generator
+from animebg_core import LITE_STYLES, load_generator
 from animebg_core.files.resolve import resolve_weights
 from animebg_core.files.whole import part_file
 from animebg_core.network.design import Stage
@@ -71,10 +73,17 @@ class Blends(Training):
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.seed, self.steps, self.rate = args.seed, args.steps, args.rate
-        self.before: dict[str, Generator] = {}
-        for key in KEYS:
-            file = args.start / LITE_STYLES[key].file if args.start else key
-            self.before[key] = load_generator(file)
+        starts = [args.start / LITE_STYLES[key].file if args.start else key for key in KEYS]
+        self.files = {key: resolve_weights(start) for key, start in zip(KEYS, starts, strict=True)}
+        self.origin = {
+            "seed": str(args.seed),
+            "rate": str(args.rate),
+            **{
+                key: hashlib.sha256(file.read_bytes()).hexdigest()
+                for key, file in self.files.items()
+            },
+        }
+        self.before = {key: load_generator(file) for key, file in self.files.items()}
         self.stages: tuple[Stage, ...] = self.before[KEYS[0]].stages
         values = {
             f"{key}:{name}": tensor.float()
@@ -84,11 +93,21 @@ class Blends(Training):
         super().__init__(args.state, values, device=torch.device("cpu"))
         found = read_state(args.state, self.device)
         if found:
+            before: Mapping[str, str] = found["origin"]
+            if other := [name for name, now in self.origin.items() if before[name] != now]:
+                raise SystemExit(
+                    f"{args.state} holds a run of other {', '.join(other)}: name another --state, "
+                    "or the networks that it was begun with by --start"
+                )
             self.take(found)
         paths = photos(args.photos, "train")
         self.pictures = variants(paths, self.steps, self.seed)
         self.held_out = photos(args.photos, "holdout")[:: args.every]
         self.threads = ThreadPoolExecutor(2)
+
+    def state(self) -> dict[str, Any]:
+        """See `Training`."""
+        return super().state() | {"origin": self.origin}
 
     def of(self, values: Mapping[str, Tensor], key: str) -> dict[str, Tensor]:
         """One network of the four."""
@@ -199,7 +218,7 @@ class Blends(Training):
         """The four averaged networks in float16, with their origin and this in the metadata."""
         folder.mkdir(parents=True, exist_ok=True)
         for key in KEYS:
-            with safe_open(resolve_weights(key), "pt") as file:  # pyright: ignore
+            with safe_open(self.files[key], "pt") as file:  # pyright: ignore
                 metadata = file.metadata()
             metadata |= {
                 "blends_commit": commit(),
