@@ -215,7 +215,11 @@ class Blends(Training):
         self.go(self.steps, look_every=look_every, save_seconds=save_seconds, tell=tell)
 
     def export(self, folder: Path) -> None:
-        """The four averaged networks in float16, with their origin and this in the metadata."""
+        """The four averaged networks in float16, with their origin and this in the metadata.
+
+        Each is levelled for itself. Their factors differ by some per cent, so that a half of one
+        and a half of another come to be 0.49 and 0.51.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         for key in KEYS:
             with safe_open(self.files[key], "pt") as file:  # pyright: ignore
