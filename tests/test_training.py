@@ -409,7 +409,7 @@ def test_what_lies_between_is_trained_resumed_and_shipped(photos):
 def test_a_shadow_is_dark_and_the_rest_is_as_it_was(photos):
     rgb = np.asarray(Image.open(photos / "3.png"))
     for seed in range(1, 6):
-        made = blends.with_shadow(rgb, seed)
+        made = data.with_shadow(rgb, seed)
         assert made.shape == rgb.shape
         assert made.dtype == np.uint8
         assert (made <= np.maximum(rgb, rgb.max() * 0.3)).all()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,34 +29,23 @@ from animebg_core import LITE_STYLES, load_generator
 from animebg_core.files.resolve import resolve_weights
 from animebg_core.files.whole import part_file
 from animebg_core.network.design import Stage
-from animebg_core.training.data import cut, scaled, to_input, variants, with_islands
-from animebg_core.training.loop import Progress, Training, read_state
+from animebg_core.training.data import (
+    cut,
+    scaled,
+    to_input,
+    variants,
+    with_islands,
+    with_shadow,
+)
+from animebg_core.training.loop import Training, read_state
 from animebg_core.training.losses import far_loss, felt_picture, picture_loss, spike_loss
 from animebg_core.training.network import exported, run_maps
 
-from .distill import commit
+from .distill import commit, teller
 from .gather import photos
 
 KEYS = tuple(LITE_STYLES)
 ALONE = 2.0  # what a network alone counts, against a blend
-
-
-def with_shadow(rgb: np.ndarray, seed: int) -> np.ndarray:
-    """uint8 RGB [H, W, 3], in a few large places with hardly any light, and smooth there.
-
-    The darkest flat area of a picture is what a norm sends farthest; photographs show too few.
-    """
-    draw = np.random.default_rng(seed)
-    high, wide = rgb.shape[:2]
-    coarse = draw.random((draw.integers(2, 8), draw.integers(2, 8)), np.float32)
-    noise = np.asarray(Image.fromarray(coarse).resize((wide, high), Image.Resampling.BICUBIC))
-    shown = noise > np.quantile(noise, draw.uniform(0.6, 0.98))
-    blur = float(draw.choice([0.7, 0.7, 3.0]))
-    soft = Image.fromarray(shown.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(blur))
-    share = np.asarray(soft, np.float32)[:, :, None] / 255
-    inside = Image.fromarray(rgb).filter(ImageFilter.GaussianBlur(float(draw.choice([0, 2, 8]))))
-    dark = np.asarray(inside) * draw.uniform(0.0, 0.3)
-    return np.rint(rgb * (1 - share) + dark * share).astype(np.uint8)
 
 
 def drawn_parts(draw: random.Random) -> dict[str, float]:
@@ -196,22 +183,7 @@ class Blends(Training):
 
     def train(self, *, look_every: int, save_seconds: float) -> None:
         """To the last step, with progress and saved states."""
-        shown = time.monotonic()
-
-        def tell(now: Progress) -> None:
-            nonlocal shown
-            if now.looked:
-                found = ", ".join(f"{name} {value:.3f}" for name, value in now.looked.items())
-                print(f"step {now.step}: {found}", flush=True)
-            if time.monotonic() - shown > 20:
-                shown = time.monotonic()
-                blend, one = now.losses
-                print(
-                    f"{now.step}/{self.steps} blends {blend:.4f} alone {one:.4f}, "
-                    f"{now.pace:.2f} s/step, {now.left / 60:.0f} min left",
-                    flush=True,
-                )
-
+        tell = teller(self.steps, "held-out", ("blends", "alone"))
         self.go(self.steps, look_every=look_every, save_seconds=save_seconds, tell=tell)
 
     def export(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ import math
 import random
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -274,24 +274,12 @@ class Run(Training):
 
     def train(self, *, look_every: int, save_seconds: float) -> None:
         """To the last step, with progress, looks at held-out photographs, and saved states."""
-        shown = time.monotonic()
-
-        def tell(now: Progress) -> None:
-            nonlocal shown
-            if now.looked:
-                found = ", ".join(f"{style} {value:.2f}" for style, value in now.looked.items())
-                print(f"step {now.step}: held-out dB {found}", flush=True)
-            if time.monotonic() - shown > 20:
-                shown = time.monotonic()
-                left = now.pace * (self.options.steps - now.step) / 60
-                picture, maps, spikes = now.losses
-                print(
-                    f"{now.step}/{self.options.steps} picture {picture:.4f} "
-                    f"maps {maps:.4f} spikes {spikes:.4f}, {self.lessons.count()} lessons, "
-                    f"{now.pace:.2f} s/step, {left:.0f} min left",
-                    flush=True,
-                )
-
+        tell = teller(
+            self.options.steps,
+            "held-out dB",
+            ("picture", "maps", "spikes"),
+            lambda: f", {self.lessons.count()} lessons",
+        )
         self.go(self.options.steps, look_every=look_every, save_seconds=save_seconds, tell=tell)
 
     def export(self, style: str, path: Path) -> None:
@@ -313,6 +301,36 @@ class Run(Training):
         path.parent.mkdir(parents=True, exist_ok=True)
         with part_file(path) as part:
             save_file(tensors, part, metadata=metadata)
+
+
+def teller(
+    steps: int, looked: str, losses: Sequence[str], beside: Callable[[], str] = str
+) -> Callable[[Progress], None]:
+    """Prints what each look found, and every 20 seconds where a training is.
+
+    Args:
+        steps: in all.
+        looked: what a look finds.
+        losses: their names.
+        beside: more to say.
+    """
+    shown = time.monotonic()
+
+    def tell(now: Progress) -> None:
+        nonlocal shown
+        if now.looked:
+            found = ", ".join(f"{name} {value:.3f}" for name, value in now.looked.items())
+            print(f"step {now.step}: {looked} {found}", flush=True)
+        if time.monotonic() - shown > 20:
+            shown = time.monotonic()
+            means = " ".join(f"{n} {v:.4f}" for n, v in zip(losses, now.losses, strict=True))
+            left = now.pace * (steps - now.step) / 60
+            print(
+                f"{now.step}/{steps} {means}{beside()}, {now.pace:.2f} s/step, {left:.0f} min left",
+                flush=True,
+            )
+
+    return tell
 
 
 def commit() -> str:

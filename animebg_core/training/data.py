@@ -176,13 +176,40 @@ def with_other(rgb: NDArray[np.uint8], other: NDArray[np.uint8], seed: int) -> N
     photographs are not; the published network paints any (as Beyer et al., "Knowledge
     distillation: A good teacher is patient and consistent", CVPR 2022, found for mixed pictures).
     """
-    draw = np.random.default_rng(seed)
-    high, wide = rgb.shape[:2]
-    coarse = draw.random((draw.integers(2, 9), draw.integers(2, 9)), np.float32)
-    noise = np.asarray(Image.fromarray(coarse).resize((wide, high), Image.Resampling.BICUBIC))
-    shown = noise > np.quantile(noise, draw.uniform(0.1, 0.9))
-    soft = Image.fromarray(shown.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(0.7))
+    soft = _places(np.random.default_rng(seed), rgb, 8, (0.1, 0.9)).filter(
+        ImageFilter.GaussianBlur(0.7)
+    )
     return np.array(Image.composite(Image.fromarray(other), Image.fromarray(rgb), soft))
+
+
+def with_shadow(rgb: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """uint8 RGB [H, W, 3], in a few large places with hardly any light, and perhaps smooth there.
+
+    The darkest flat area of a picture is what a norm sends farthest; photographs show too few.
+    """
+    draw = np.random.default_rng(seed)
+    places = _places(draw, rgb, 7, (0.6, 0.98))
+    soft = places.filter(ImageFilter.GaussianBlur(float(draw.choice([0.7, 0.7, 3.0]))))
+    share = np.asarray(soft, np.float32)[:, :, None] / 255
+    inside = Image.fromarray(rgb).filter(ImageFilter.GaussianBlur(float(draw.choice([0, 2, 8]))))
+    dark = np.asarray(inside) * draw.uniform(0.0, 0.3)
+    return np.rint(rgb * (1 - share) + dark * share).astype(np.uint8)
+
+
+def _places(
+    draw: np.random.Generator, rgb: NDArray[np.uint8], most: int, left_out: tuple[float, float]
+) -> Image.Image:
+    """A mask of the picture's size, 255 where a smooth noise is high.
+
+    Args:
+        most: cells that the noise has a side, at most; 2 at least.
+        left_out: between which shares of the picture it leaves out.
+    """
+    high, wide = rgb.shape[:2]
+    coarse = draw.random((draw.integers(2, most + 1), draw.integers(2, most + 1)), np.float32)
+    noise = np.asarray(Image.fromarray(coarse).resize((wide, high), Image.Resampling.BICUBIC))
+    shown = noise > np.quantile(noise, draw.uniform(*left_out))
+    return Image.fromarray(shown.astype(np.uint8) * 255)
 
 
 def cut(variant: Variant, read: Reader = scaled) -> NDArray[np.uint8]:
