@@ -24,7 +24,7 @@ from animebg_core.engine import kernels
 from animebg_core.engine.device import Device, Scratch
 from animebg_core.engine.kernels import native
 from animebg_core.engine.schedule import Step, schedule
-from animebg_core.engine.statistics import Norm
+from animebg_core.engine.statistics import Gathering, Norm
 from animebg_core.errors import OptionError
 from animebg_core.network import onnx
 
@@ -205,9 +205,10 @@ def _layer(kernel: kernels.Kernel, step: Step) -> tuple[Callable[[], None], int]
 
     def run() -> None:
         made = kernel.open(_Map(source), step, norm, scratch)
+        gathering = Gathering(-(-out.shape[2] // 32)) if step.is_last and step.stage.norm else None
         for start in range(0, out.shape[2], 32):
             part = out[:, :, start : start + 32]
-            made.store(start, start + part.shape[2], part, None, step.is_last and step.stage.norm)
+            made.store(start, start + part.shape[2], part, None, gathering)
 
     return run, 4 * (source.numel() + out.numel())
 

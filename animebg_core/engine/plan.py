@@ -7,7 +7,7 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +15,7 @@ import torch
 from ..errors import MemoryBudgetError
 from ..network.generator import Generator
 from .device import Device
-from .kernels import choose
+from .kernels import Kernels, choose
 from .schedule import Level, Slot, Step, Sweep, schedule
 
 
@@ -125,6 +125,18 @@ def _halvings(count: int) -> list[int]:
     return result
 
 
+def headrooms(kernels: Kernels, plan: RunPlan, sweeps: Sequence[Sweep]) -> dict[Slot, int]:
+    """Rows above the maps that are overwritten while they are read; see `Kernel.headroom`."""
+    rows: dict[Slot, int] = {}
+    for sweep in sweeps:
+        slot = sweep.writes
+        if slot is not None and slot == sweep.reads and len(sweep.steps) == 1:
+            step, strip = sweep.steps[0], min(plan.strip(sweep), sweep.size[0])
+            kernel = kernels[step.stage.name, step.index]
+            rows[slot] = max(rows.get(slot, 0), kernel.headroom(step, strip))
+    return rows
+
+
 def peak_bytes(
     generator: Generator, plan: RunPlan, height: int, width: int, *, masked: bool
 ) -> int:
@@ -142,6 +154,7 @@ def sweep_bytes(
     kernels = choose(generator, device)
     side = generator.design.min_side
     sweeps = schedule(generator, max(height, side), max(width, side), plan.level)
+    above = headrooms(kernels, plan, sweeps)
     living: set[Slot] = set()
     scratch: dict[str, int] = {}
     # The mask, its weights at full, half and quarter size, and the picture filled outside it.
@@ -149,7 +162,8 @@ def sweep_bytes(
     taken_by: list[int] = []
     for sweep in sweeps:
         living |= {slot for slot in (sweep.reads, sweep.writes, sweep.adds) if slot}
-        taken = sum(plan.batch * slot.numel * plan.map_dtype.itemsize for slot in living)
+        numbers = sum(s.numel + s.channels * above.get(s, 0) * s.width for s in living)
+        taken = plan.batch * numbers * plan.map_dtype.itemsize
         if device.holds_result and not sweep.stage.norm:
             taken += plan.batch * height * width * 4 * 4  # in float32, with an alpha channel
         steps, rows = sweep.steps, min(plan.strip(sweep), sweep.size[0])

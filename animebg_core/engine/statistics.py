@@ -90,23 +90,32 @@ def chunk(rows: Tensor, weight: Tensor | None, scratch: Scratch) -> Moments:
 
 
 def combine(parts: Sequence[Moments]) -> Moments:
-    """The moments of all parts together, by the formula of Chan, Golub and LeVeque (1979), in
-    float64 on the CPU, since not every device has float64.
+    """The moments of all parts together, in float64 on the CPU, since not every device has it."""
+    low = [part.low for part in parts if part.low is not None]
+    high = [part.high for part in parts if part.high is not None]
+    return _combined(
+        torch.stack([part.count for part in parts]),
+        torch.stack([part.mean for part in parts]),
+        torch.stack([part.m2 for part in parts]),
+        torch.stack(low) if low else None,
+        torch.stack(high) if high else None,
+    )
+
+
+def _combined(
+    count: Tensor, mean: Tensor, m2: Tensor, low: Tensor | None, high: Tensor | None
+) -> Moments:
+    """As `combine`, of [parts, N, C] each (counts [parts, N, 1]), by the formula of Chan, Golub and
+    LeVeque (1979).
     """
-    count = torch.stack([part.count for part in parts]).to("cpu", torch.float64)
-    mean = torch.stack([part.mean for part in parts]).to("cpu", torch.float64)
-    m2 = torch.stack([part.m2 for part in parts]).to("cpu", torch.float64)
+    count, mean, m2 = (part.to("cpu", torch.float64) for part in (count, mean, m2))
     total = count.sum(0)
     overall = (count * mean).sum(0) / total
     second = (m2 + count * (mean - overall).square()).sum(0)
-    low = [part.low for part in parts if part.low is not None]
-    high = [part.high for part in parts if part.high is not None]
-    if not low or not high:
+    if low is None or high is None:
         return Moments(total, overall, second)
-    lowest = torch.stack(low).to("cpu", torch.float64).amin(0)
-    return Moments(
-        total, overall, second, lowest, torch.stack(high).to("cpu", torch.float64).amax(0)
-    )
+    lowest = low.to("cpu", torch.float64).amin(0)
+    return Moments(total, overall, second, lowest, high.to("cpu", torch.float64).amax(0))
 
 
 def aggregate(moments: Moments, scale: Tensor, shift: Tensor) -> Norm:
@@ -141,15 +150,30 @@ class Gathering:
         known = [value for value in values if value is not None]
         if self._table is None:
             self._table = part.mean.new_zeros(len(known), self._strips, *part.mean.shape)
-        for row, value in zip(self._table, known, strict=True):
-            row[self._seen] = value
-        self._seen += 1
+        for row, value in zip(self._next(self._table), known, strict=True):
+            row.copy_(value)
+
+    def place(self, count: int, images: int, channels: int) -> Tensor:
+        """Where to write mean and centred second moment of the next strip, of `count` pixels: the
+        last two of [3, N, C] float64 on the CPU.
+        """
+        if self._table is None:
+            shape = 3, self._strips, images, channels
+            self._table = torch.zeros(shape, dtype=torch.float64, device="cpu")
+        room = self._next(self._table)
+        room[0].fill_(count)
+        return room
 
     def parts(self) -> Moments:
         """All strips, combined: one transfer from a device for the whole sweep."""
         assert self._table is not None and self._seen == self._strips
-        table = self._table.to("cpu")
-        return combine([Moments(row[0][:, :1], *row[1:]) for row in table.transpose(0, 1)])
+        count, mean, m2, *limits = self._table.to("cpu")
+        low, high = limits or (None, None)
+        return _combined(count[..., :1], mean, m2, low, high)
+
+    def _next(self, table: Tensor) -> Tensor:
+        self._seen += 1
+        return table[:, self._seen - 1]
 
 
 @dataclass(frozen=True, slots=True)

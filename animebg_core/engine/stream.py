@@ -19,7 +19,7 @@ from torch import Tensor
 from ..network.generator import Generator
 from .device import Device, Scratch
 from .kernels import Made, Rows, choose, settle
-from .plan import RunPlan
+from .plan import RunPlan, headrooms
 from .schedule import Slot, Step, Sweep, schedule
 from .statistics import Gathering, Moments, Norm, Statistics, aggregate, combine
 
@@ -154,11 +154,14 @@ class _Run:
         self._write, self._step = write, step
         self._scratch = Scratch(generator.device)
         self._pyramid = None if picture.weight is None else _pyramid(picture.weight)
+        # Memory for maps, with room above some of them, and the map that lies there now.
+        self._memory: dict[Slot, Tensor] = {}
         self._maps: dict[Slot, Tensor] = {}
         self.norms: dict[str, Norm] = dict(norms or {})
         self.sweeps = schedule(
             generator, picture.height, picture.width, plan.level, gathers=norms is None
         )
+        self._headrooms = headrooms(self._kernels, plan, self.sweeps)
 
     def scale_and_shift(self, sweep: Sweep) -> tuple[Tensor, Tensor]:
         """Of the norm behind what a sweep makes."""
@@ -170,21 +173,21 @@ class _Run:
         self._device.trim()
         self._scratch.begin_sweep()
         made = self._chain(sweep)
+        out = self._place(sweep)  # behind that, since it may be what is read, from now on
         strip = self._plan.strip(sweep)
-        gathering = Gathering(-(-made.height // strip))
+        gathering = Gathering(-(-made.height // strip)) if sweep.gathers else None
+        work = sweep.work
         for start in range(0, made.height, strip):
             stop = min(start + strip, made.height)
             if sweep.stage.norm:
-                out = self._place(sweep, start, stop)
-                weight = self._weight(sweep, start, stop)
-                moments = made.store(start, stop, out, weight, sweep.gathers)
-                if moments is not None:
-                    gathering.add(moments)
+                rows = None if out is None else out[:, :, start:stop]
+                made.store(start, stop, rows, self._weight(sweep, start, stop), gathering)
             elif self._write:
-                self._write(start, made.rows(start, stop).tanh_())
+                for first, rows in made.parts(start, stop):
+                    self._write(first, rows.tanh_())
             if self._step:
-                self._step(sweep.work * stop // made.height - sweep.work * start // made.height)
-        return gathering.parts() if sweep.gathers else None
+                self._step(work * stop // made.height - work * start // made.height)
+        return None if gathering is None else gathering.parts()
 
     def finish(self, sweep: Sweep) -> None:
         """Bring maps to their final values, now that their norm is known, and free what is not
@@ -197,7 +200,7 @@ class _Run:
             branch = self._maps[sweep.writes] if sweep.adds else None
             settle(data, norm, relu, self._plan.strip(sweep), branch)
         for slot in sweep.frees:
-            del self._maps[slot]
+            del self._maps[slot], self._memory[slot]
 
     def _chain(self, sweep: Sweep) -> Made:
         source: Rows = (
@@ -213,15 +216,18 @@ class _Run:
         norm = self.norms[step.before.name] if step.before else None
         return kernel.open(source, step, norm, self._scratch)
 
-    def _place(self, sweep: Sweep, start: int, stop: int) -> Tensor | None:
-        """Where rows [start, stop) of what the sweep makes are kept."""
+    def _place(self, sweep: Sweep) -> Tensor | None:
+        """Where what the sweep makes is kept."""
         slot = sweep.writes
         if slot is None:
             return None
-        if slot not in self._maps:
-            shape = (self._picture.images, slot.channels, slot.height, slot.width)
-            self._maps[slot] = self._device.take_map(*shape, dtype=self._plan.map_dtype)
-        return self._maps[slot][:, :, start:stop]
+        above = self._headrooms.get(slot, 0)
+        if slot not in self._memory:
+            shape = (self._picture.images, slot.channels, above + slot.height, slot.width)
+            self._memory[slot] = self._device.take_map(*shape, dtype=self._plan.map_dtype)
+        begin = 0 if slot == sweep.reads else above
+        self._maps[slot] = self._memory[slot][:, :, begin : begin + slot.height]
+        return self._maps[slot]
 
     def _weight(self, sweep: Sweep, start: int, stop: int) -> Tensor | None:
         if self._pyramid is None or not sweep.gathers:

@@ -17,7 +17,7 @@ from ..statistics import Norm
 from . import native, torch_ops, winograd
 from .contract import Footprint, Kernel, Layer, Made, Rows
 
-__all__ = ["Footprint", "Kernel", "Layer", "Made", "Rows", "choose", "settle"]
+__all__ = ["Footprint", "Kernel", "Kernels", "Layer", "Made", "Rows", "choose", "settle"]
 
 # In order of preference.
 _SETS: tuple[Callable[[Layer, Device], Kernel | None], ...] = (

@@ -5,7 +5,7 @@ Wide enough for a fused one: source rows, norm and ReLU go in; rows and their mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
@@ -16,7 +16,7 @@ from ...network.design import Conv, Stage
 from ...network.generator import ConvWeights, Generator
 from ..device import Scratch
 from ..schedule import Step
-from ..statistics import Moments, Norm
+from ..statistics import Gathering, Norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +84,27 @@ class Stored(Rows, Protocol):
 class Made(Rows, Protocol):
     """Rows that a kernel makes."""
 
+    def parts(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+        """Rows [start, stop) as `rows` gives them, in one piece or several, each with its first
+        row: as large as it suits this kernel that others work on them.
+        """
+        ...
+
     def store(
-        self, start: int, stop: int, out: Tensor | None, weight: Tensor | None, gathers: bool
-    ) -> Moments | None:
+        self,
+        start: int,
+        stop: int,
+        out: Tensor | None,
+        weight: Tensor | None,
+        gathering: Gathering | None,
+    ) -> None:
         """Make rows [start, stop); keep them, gather their statistics, or both.
 
         Args:
             out: where they are to lie, [N, C, stop - start, width] of any float dtype; it may
                 overlap what is read, no rows of which are read again. None: nowhere.
             weight: [N, 1, stop - start, width] float32, what each pixel counts for; None: 1 each.
-            gathers: the moments are wanted, of the rows as they were stored.
+            gathering: takes the moments of the rows as they were stored. None: nobody wants them.
         """
         ...
 
@@ -103,6 +114,13 @@ class Kernel(Protocol):
 
     def footprint(self, step: Step, images: int, rows: int) -> Footprint:
         """What strips of `rows` output rows take, for so many pictures at once."""
+        ...
+
+    def headroom(self, step: Step, rows: int) -> int:
+        """Rows by which a map should begin below what is made of it in strips of `rows`, where that
+        is written over it: then nothing is written that is still to be read, and nothing need be
+        copied. 0 where source rows are copied in any case.
+        """
         ...
 
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> Made:

@@ -15,7 +15,7 @@ from ...network.design import Conv, Stage
 from ...network.generator import ConvWeights
 from ..device import Device, Scratch
 from ..schedule import Step
-from ..statistics import Norm
+from ..statistics import Gathering, Norm
 from . import native_rows, torch_ops
 from .contract import Kernel, Layer
 from .native_rows import known
@@ -110,9 +110,11 @@ def _agrees(library: animebg_kernels.Library) -> bool:
             scratch = Scratch(device.device)
             rows = kernel.open(_Map(source), step, norm, scratch)
             out = normal(1, made, *size).contiguous(memory_format=torch.channels_last)
-            moments = rows.store(0, size[0], out, None, not bias)
+            gathering = None if bias else Gathering(1)
+            rows.store(0, size[0], out, None, gathering)
             results.append(out)
-            if moments is not None:
+            if gathering is not None:
+                moments = gathering.parts()
                 results += [moments.mean, moments.m2 / moments.count]
         half = len(results) // 2
         for ours, torchs in zip(results[:half], results[half:], strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..device import Scratch
 from ..schedule import Step
-from ..statistics import Moments, Norm, chunk
+from ..statistics import Gathering, Norm, chunk
 from .contract import Footprint, Layer, Rows, Stored
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # What the kernels read and write; other maps go through a buffer in float32.
 _TYPES = {torch.float32: 0, torch.float16: 1}
 _HEAP = 8 << 20  # that Python and torch keep beside the tensors; the library keeps nothing
+_SERIAL = 32_768  # numbers from which on torch uses its threads for an elementwise operation
 _NORM = ("factor", "offset", "low", "high")
 
 
@@ -70,6 +72,10 @@ class Native:
         window = images * _window_rows(step, rows) * step.source[1] * step.inputs * 4
         return Footprint(window, 0, self.sizes.bytes, scratch, _HEAP)
 
+    def headroom(self, step: Step, rows: int) -> int:
+        """See `Kernel.headroom`."""
+        return rows + step.conv.padding_before if self.layer.weights.weight.dtype in _TYPES else 0
+
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> NativeRows:
         """See `Kernel.open`."""
         return NativeRows(self, source, step, norm, scratch)
@@ -116,11 +122,17 @@ class NativeRows:
         import animebg_kernels as kernels
 
         self.height, self.width = step.size
-        self._make = kernels.Rows
         self._source, self._step, self._scratch = source, step, scratch
         self._stored = source.data if isinstance(source, Stored) else None
         self._norms = _Norms(norm)
-        self._relu = norm is not None and step.before is not None and step.before.relu
+        # What every strip has; the rest is filled in for each.
+        self._rows_at = kernels.Rows(
+            height=step.source[0],
+            width=step.source[1],
+            relu=norm is not None and step.before is not None and step.before.relu,
+            made_width=self.width,
+            threads=torch.get_num_threads(),
+        )
         weights, threads = kernel.layer.weights, torch.get_num_threads()
         weight = _plain(weights.weight)
         bias = _plain(weights.bias) if kernel.layer.bias else None
@@ -138,47 +150,62 @@ class NativeRows:
         self._first = self._last = 0
 
     def rows(self, start: int, stop: int) -> Tensor:
-        return self._rows(start, stop, gathers=False)[0]
+        return self._rows(start, stop, None)
+
+    def parts(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+        rows = self.rows(start, stop)
+        few = _few(rows.shape[0] * rows.shape[1] * rows.shape[3])
+        for first in range(0, stop - start, few):
+            yield start + first, rows[:, :, first : first + few]
 
     def store(
-        self, start: int, stop: int, out: Tensor | None, weight: Tensor | None, gathers: bool
-    ) -> Moments | None:
-        own = gathers and weight is None
+        self,
+        start: int,
+        stop: int,
+        out: Tensor | None,
+        weight: Tensor | None,
+        gathering: Gathering | None,
+    ) -> None:
+        own = gathering if weight is None else None
         if out is not None and _readable(out):
-            window = self._slide(start, stop, out)
-            moments = self._run(window, start, stop, out, gathers=own)
-            return chunk(out, weight, self._scratch) if gathers and not own else moments
-        rows, moments = self._rows(start, stop, gathers=own and out is None)
-        if out is not None:
-            rows = out.copy_(rows)
-        return chunk(rows, weight, self._scratch) if gathers and moments is None else moments
+            self._run(self._slide(start, stop, out), start, stop, out, own)
+            rows = out
+        else:
+            own = own if out is None else None
+            rows = self._rows(start, stop, own)
+            if out is not None:
+                rows = out.copy_(rows)
+        if gathering is not None and own is None:
+            gathering.add(chunk(rows, weight, self._scratch))
 
-    def _rows(self, start: int, stop: int, *, gathers: bool) -> tuple[Tensor, Moments | None]:
-        """Rows in scratch memory, and their moments."""
+    def _rows(self, start: int, stop: int, gathering: Gathering | None) -> Tensor:
+        """Rows in scratch memory."""
         window = self._slide(start, stop, None)
         shape = (window.shape[0], stop - start, self.width, self._step.outputs)
         rows = self._scratch.take("rows", *shape).permute(0, 3, 1, 2)
-        return rows, self._run(window, start, stop, rows, gathers=gathers)
+        self._run(window, start, stop, rows, gathering)
+        return rows
 
     def _slide(self, start: int, stop: int, out: Tensor | None) -> Tensor:
         """The window [N, rows, W, C] with all source rows that rows [start, stop) are made of: a
-        map that stays as it is while `out` is written, or a copy of some rows.
+        map whose rows from there on stay as they are while `out` is written, or a copy of some.
         """
         stored = self._stored
         if self._window is None and stored is not None and _readable(stored):
-            memory = stored.untyped_storage().data_ptr()
-            if out is None or out.untyped_storage().data_ptr() != memory:
+            if _is_apart(stored, max(0, self._step.conv.source_rows(start, stop)[0]), out):
                 self._first, self._last = 0, stored.shape[2]
                 return stored.permute(0, 2, 3, 1)
+            assert start == 0  # or rows that are still to be read have been overwritten
         first, last = self._step.conv.source_rows(start, stop)
         first, last = max(first, 0), min(last, self._source.height)
         kept = max(0, self._last - first)
         begin = first + kept
-        source, fresh = self._source, None
-        if begin < last:
+        source, fresh, few = self._source, None, _few(self._step.source[1] * self._step.inputs)
+        if begin < last and isinstance(source, NativeRows):
             # What another of these makes goes straight into this window.
-            fused = isinstance(source, NativeRows)
-            fresh = source._slide(begin, last, out) if fused else source.rows(begin, last)
+            fresh = source._slide(begin, last, out)
+        elif begin < last:
+            fresh = source.rows(begin, min(begin + few, last))
         window = self._make_room(fresh, stop - start, last - first)
         if kept:
             shift = first - self._first
@@ -187,9 +214,12 @@ class NativeRows:
         if fresh is not None:
             target = window[:, kept : last - first].permute(0, 3, 1, 2)
             if isinstance(source, NativeRows):
-                source._run(fresh, begin, last, target, gathers=False)
+                source._run(fresh, begin, last, target, None)
             else:
-                _copy(target, fresh)
+                _copy(target[:, :, :few], fresh)
+                for at in range(few, last - begin, few):
+                    rows = source.rows(begin + at, min(begin + at + few, last))
+                    _copy(target[:, :, at : at + few], rows)
         return window
 
     def _make_room(self, fresh: Tensor | None, rows: int, needed: int) -> Tensor:
@@ -212,45 +242,49 @@ class NativeRows:
         return self._window
 
     def _run(
-        self, window: Tensor, start: int, stop: int, out: Tensor, *, gathers: bool
-    ) -> Moments | None:
+        self, window: Tensor, start: int, stop: int, out: Tensor, gathering: Gathering | None
+    ) -> None:
         """Rows [start, stop) into `out` [N, C, stop - start, width], of which each pixel's channels
         lie together, and their moments.
         """
-        images, step = window.shape[0], self._step
-        threads = torch.get_num_threads()
-        size = self._layer.scratch_bytes(stop - start, self.width, threads)
-        scratch = self._scratch.take("native", size // 4 + 1)
-        found = torch.empty(2, images, step.outputs, dtype=torch.float64, device="cpu")
+        rows, images, channels = self._rows_at, window.shape[0], self._step.outputs
+        size = self._layer.scratch_bytes(stop - start, self.width, rows.threads)
+        rows.scratch = self._scratch.take("native", size // 4 + 1).data_ptr()
+        rows.source_type, rows.made_type = _TYPES[window.dtype], _TYPES[out.dtype]
+        rows.source_row, rows.made_row = window.stride(1), out.stride(2)
+        rows.first, rows.last, rows.start, rows.stop = self._first, self._last, start, stop
+        source, source_bytes = window.data_ptr(), window.stride(0) * window.element_size()
+        made, made_bytes = out.data_ptr(), out.stride(0) * out.element_size()
+        rows.mean = rows.m2 = None
+        moments, part_bytes = 0, 0
+        if gathering is not None:
+            found = gathering.place((stop - start) * self.width, images, channels)
+            moments, part_bytes = found.data_ptr(), found.stride(0) * found.element_size()
         for image in range(images):
-            self._layer.run(
-                self._make(
-                    source=window[image].data_ptr(),
-                    source_row=window.stride(1),
-                    source_type=_TYPES[window.dtype],
-                    first=self._first,
-                    last=self._last,
-                    height=step.source[0],
-                    width=step.source[1],
-                    **self._norms.of(image),
-                    relu=self._relu,
-                    start=start,
-                    stop=stop,
-                    made_width=self.width,
-                    made_type=_TYPES[out.dtype],
-                    made=out[image].data_ptr(),
-                    made_row=out.stride(2),
-                    mean=found[0, image].data_ptr() if gathers else None,
-                    m2=found[1, image].data_ptr() if gathers else None,
-                    scratch=scratch.data_ptr(),
-                    threads=threads,
-                )
-            )
-        if not gathers:
-            return None
-        pixels = (stop - start) * self.width
-        count = torch.full((images, 1), pixels, dtype=torch.float64, device="cpu")
-        return Moments(count, found[0], found[1])
+            rows.source, rows.made = source + image * source_bytes, made + image * made_bytes
+            self._norms.put(rows, image)
+            if moments:
+                own = moments + image * channels * 8
+                rows.mean, rows.m2 = own + part_bytes, own + 2 * part_bytes
+            self._layer.run(rows)
+
+
+def _few(numbers: int) -> int:
+    """How many rows of so many numbers torch works on with one thread. With more it wakes its
+    others, which then go on spinning for a while, in the way of the library's.
+    """
+    return max(1, (_SERIAL - 1) // numbers)
+
+
+def _is_apart(stored: Tensor, first: int, out: Tensor | None) -> bool:
+    """Whether rows from `first` on of a map [N, C, H, W] stay as they are while `out` is written:
+    they lie elsewhere, or below it.
+    """
+    if out is None or out.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr():
+        return True
+    below = stored.data_ptr() + first * stored.stride(2) * stored.element_size()
+    end = out.data_ptr() + out.shape[2] * out.stride(2) * out.element_size()
+    return len(out) == 1 and end <= below
 
 
 class _Norms:
@@ -268,13 +302,16 @@ class _Norms:
             torch.stack([part[min(image, len(part) - 1)].flatten() for part in parts])
             for image in range(images)
         ]
+        self._fields = [
+            {name: row.data_ptr() for name, row in zip(_NORM, rows, strict=False)}
+            for rows in self._values
+        ]
 
-    def of(self, image: int) -> dict[str, int]:
-        """Fields of a picture; statistics may be one picture's for all."""
-        if not self._values:
-            return {}
-        rows = self._values[min(image, len(self._values) - 1)]
-        return {name: row.data_ptr() for name, row in zip(_NORM, rows, strict=False)}
+    def put(self, target: animebg_kernels.Rows | animebg_kernels.Sum, image: int) -> None:
+        """Fill in a picture's; statistics may be one picture's for all."""
+        if self._fields:
+            for name, address in self._fields[min(image, len(self._fields) - 1)].items():
+                setattr(target, name, address)
 
 
 def settle(
@@ -291,16 +328,15 @@ def settle(
 
     norms = _Norms(norm)
     for image in range(data.shape[0]):
-        library.settle(
-            kernels.Sum(
-                map=data[image].data_ptr(),
-                branch=None if branch is None else branch[image].data_ptr(),
-                type=_TYPES[data.dtype],
-                channels=data.shape[1],
-                pixels=data.shape[2] * data.shape[3],
-                **norms.of(image),
-                relu=relu,
-                threads=torch.get_num_threads(),
-            )
+        values = kernels.Sum(
+            map=data[image].data_ptr(),
+            branch=None if branch is None else branch[image].data_ptr(),
+            type=_TYPES[data.dtype],
+            channels=data.shape[1],
+            pixels=data.shape[2] * data.shape[3],
+            relu=relu,
+            threads=torch.get_num_threads(),
         )
+        norms.put(values, image)
+        library.settle(values)
     return True

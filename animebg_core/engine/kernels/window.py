@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..device import Device, Scratch
 from ..schedule import Step
-from ..statistics import Moments, Norm, chunk
+from ..statistics import Gathering, Norm, chunk
 from .contract import Rows
 
 
@@ -67,14 +68,23 @@ class WindowRows:
         made = self._kernel.convolve(window, self._scratch)
         return made[:, :, skip : skip + stop - start, : self.width]
 
+    def parts(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+        yield start, self.rows(start, stop)
+
     def store(
-        self, start: int, stop: int, out: Tensor | None, weight: Tensor | None, gathers: bool
-    ) -> Moments | None:
+        self,
+        start: int,
+        stop: int,
+        out: Tensor | None,
+        weight: Tensor | None,
+        gathering: Gathering | None,
+    ) -> None:
         rows = self.rows(start, stop)
         if out is not None:
             out.copy_(rows)
             rows = rows if rows.dtype == out.dtype else out
-        return chunk(rows, weight, self._scratch) if gathers else None
+        if gathering is not None:
+            gathering.add(chunk(rows, weight, self._scratch))
 
     def _slide(self, first: int, last: int, extra: int) -> Tensor:
         """Source rows [first, last), normalised and padded, and `extra` rows of anything finite."""
