@@ -51,8 +51,9 @@ def to_network(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def to_image(painted: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """BGR [B, 3, H, W] in [-1, 1] to RGB [B, H, W, 3] in [0, 1]; the inverse of `to_network`."""
-    flipped = painted.flip(1).to(torch.float32)
-    return flipped.add_(1).mul_(0.5).clamp_(0, 1).to(dtype).permute(0, 2, 3, 1)
+    # The innermost dimension of what is channels-last is turned in half the time.
+    flipped = painted.permute(0, 2, 3, 1).flip(-1).to(torch.float32)
+    return flipped.add_(1).mul_(0.5).clamp_(0, 1).to(dtype)
 
 
 def to_unit(pixels: Tensor) -> Tensor:

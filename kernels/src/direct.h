@@ -44,6 +44,19 @@ APART void gather_any(const ab_job *job, const char *row, const int64_t *columns
   gather_row(job, job->rows->source_type, 1, row, columns, count, to);
 }
 
+/* Three channels as they are: whole runs of pixels that lie together. */
+static void copy_columns(const char *row, const int64_t *columns, int32_t count, float *to) {
+  const int64_t pixel = 3 * sizeof(float);
+  for (int32_t x = 0, run; x < count; x += run, to += 3 * run) {
+    for (run = 1; x + run < count && columns[x + run] == columns[x] + run * pixel; run++)
+      ;
+    if (columns[x] < 0)
+      memset(to, 0, pixel); /* of padding each one stands alone */
+    else
+      memcpy(to, row + columns[x], run * pixel);
+  }
+}
+
 /* Three channels: number by number. */
 APART void gather_columns(const ab_job *job, const char *row, const int64_t *columns, int32_t count, float *to) {
   const float *factor = job->norm, *offset = factor + BLOCK, *low = offset + BLOCK, *high = low + BLOCK;
@@ -78,6 +91,8 @@ static void direct_input(const ab_job *job, int32_t top, int32_t left, rectangle
     const char *row = source_row(job, (int64_t)top * layer->conv.stride - layer->before + y);
     if (!row)
       memset(to, 0, r.row * sizeof(float));
+    else if (layer->form == COLUMNS && type == AB_FLOAT32 && !job->rows->factor && !job->clamped && !job->rows->relu)
+      copy_columns(row, columns, r.columns, to);
     else if (layer->form == COLUMNS)
       gather_columns(job, row, columns, r.columns, to);
     else if (job->clamped || layer->inputs != layer->conv.inputs)
@@ -194,24 +209,32 @@ static void direct_output(const ab_job *job, const float *from, int32_t width, i
   if (moments) moments[0] += pixels;
 }
 
-/* Each four channels become the 2x2 pixels of one. */
+/* Two pixels of either row at a position; the weights lie so that theirs come out one behind the other. */
 static void shuffled_output(const ab_job *job, const float *from, int32_t width, int32_t y, int32_t x) {
   const ab_layer *layer = job->layer;
   const ab_rows *r = job->rows;
-  const int64_t size = type_size(r->made_type);
+  const int64_t size = type_size(r->made_type), numbers = 2 * layer->channels;
+  const int64_t end = (int64_t)r->made_width * layer->channels, beyond = least(end, (x + width) * numbers);
   for (int32_t i = 0; i < 2; i++) {
     if (2 * y + i < r->start || 2 * y + i >= r->stop) continue;
     char *row = (char *)r->made + (2 * y + i - r->start) * r->made_row * size;
-    for (int32_t p = 0; p < 2 * width && 2 * x + p < r->made_width; p++)
-      for (int32_t c = 0; c < layer->channels; c++) {
-        const int32_t channel = 4 * c + 2 * i + p % 2, panel = channel / layer->panel;
-        const float *a = from + ((int64_t)panel * width + p / 2) * layer->panel + channel % layer->panel;
-        char *to = row + ((int64_t)(2 * x + p) * layer->channels + c) * size;
-        if (r->made_type == AB_FLOAT32)
-          memcpy(to, a, sizeof(float));
+    for (int64_t first = i * numbers; first < (i + 1) * numbers;) {
+      const int64_t panel = first / layer->panel, within = first % layer->panel;
+      const int64_t count = least((i + 1) * numbers - first, layer->panel - within);
+      const float *a = from + panel * width * layer->panel + within;
+      int64_t at = x * numbers + first - i * numbers;
+      for (int32_t p = 0; p < width && at < end; p++, a += layer->panel, at += numbers) {
+        const int64_t lanes = least(count, end - at);
+        /* What is too much is overwritten by the next positions. */
+        if (r->made_type == AB_FLOAT32 && count == numbers && count <= LANES && at + LANES <= beyond)
+          store((float *)row + at, load(a));
+        else if (r->made_type == AB_FLOAT32)
+          memcpy(row + at * size, a, lanes * sizeof(float));
         else
-          store_to(to, AB_FLOAT16, 1, splat(*a));
+          for (int64_t k = 0; k < lanes; k += LANES) store_to(row + (at + k) * size, AB_FLOAT16, lanes - k, load(a + k));
       }
+      first += count;
+    }
   }
 }
 

@@ -71,6 +71,14 @@ static float *pack_direct(const ab_layer *l, const float *weight, int32_t part, 
   return to;
 }
 
+/* The output of the weights that is made as number k of a position: the shuffled ones in the order in which their
+ * pixels lie, those of the upper row first. */
+static int32_t output_of(const ab_layer *l, int32_t k) {
+  if (!l->conv.shuffled) return k % l->conv.outputs;
+  const int32_t pixel = k / l->channels; /* of 2x2 */
+  return k % l->channels * 4 + pixel;
+}
+
 static float plain_weight(const ab_layer *l, const float *weight, int32_t part, int32_t k, int32_t c, int32_t y,
                           int32_t x) {
   const int32_t n = l->conv.kernel, phase = k / l->channels;
@@ -81,7 +89,7 @@ static float plain_weight(const ab_layer *l, const float *weight, int32_t part, 
     if (phase >= l->phases || x < 0 || x >= n) return 0;
   }
   if (k >= l->conv.outputs) return 0;
-  return weight[(((int64_t)k * l->conv.inputs + c) * n + y) * n + x];
+  return weight[(((int64_t)output_of(l, k) * l->conv.inputs + c) * n + y) * n + x];
 }
 
 /* Pixel 2j takes the middle tap from pixel j of the source, 2j + 1 the last one from j and the first from
@@ -149,7 +157,7 @@ ab_layer *ab_layer_new(const ab_conv *conv, const float *weight, const float *bi
   l->bias = l->weights + l->numbers;
   memset(l->bias, 0, l->outputs * sizeof(float));
   if (l->inputs != conv->inputs) memset(l->weights, 0, l->numbers * sizeof(float));
-  for (int32_t k = 0; bias && k < conv->outputs * l->phases; k++) l->bias[k] = bias[k % conv->outputs];
+  for (int32_t k = 0; bias && k < conv->outputs * l->phases; k++) l->bias[k] = bias[output_of(l, k)];
   if (l->form == WINOGRAD) {
     pack_job job = {l, weight};
     ab_parallel(threads, l->outputs / l->panel, pack_winograd, &job);
