@@ -82,6 +82,43 @@ def test_every_cut_equals_the_reference(style, rows, block_rows, height, width):
     assert (stylize(image, generator, plan=plan) - expected).abs().max() < ROUNDING
 
 
+@pytest.mark.parametrize("level", ["whole", "store"])
+def test_maps_that_are_overwritten_are_read_where_they_lie(style, level, monkeypatch):
+    """Only the picture and what goes from one convolution of a stage to the next are copied."""
+    generator, state = style
+    seen = []
+    copy = native_rows._copy
+
+    def counted(target, source):
+        seen.append((source.shape[1], *source.shape[2:]))
+        copy(target, source)
+
+    monkeypatch.setattr(native_rows, "_copy", counted)
+    image = torch.rand(1, 64, 80, 3)
+    plan = replace(plan_run(generator, 64, 80), level=level, rows=16, block_rows=4)
+    painted = stylize(image, generator, plan=plan)
+    assert (painted - oracle.stylize(state, image)).abs().max() < ROUNDING
+    blocks = generator.channels["block0b"]
+    assert seen
+    assert not [shape for shape in seen if shape[0] == blocks and shape[2] == 20]
+
+
+def test_torch_works_on_one_thread_beside_them(style, monkeypatch):
+    """Its others would go on spinning for a while, on the cores that these want."""
+    generator, _ = style
+    numbers = []
+    tanh = torch.Tensor.tanh_
+
+    def counted(rows):
+        numbers.append(rows.numel())
+        return tanh(rows)
+
+    monkeypatch.setattr(torch.Tensor, "tanh_", counted)
+    stylize(torch.rand(1, 100, 400, 3), generator)
+    assert sum(numbers) == 100 * 400 * 3
+    assert max(numbers) < 32_768
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_flat_pictures_stay_with_float64(style, value):
     generator, state = style
