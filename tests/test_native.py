@@ -10,9 +10,11 @@ import oracle
 import pytest
 import torch
 
-from animebg_core import load_generator, plan_run, stylize
+from animebg_core import load_generator, painting, pipeline, plan_run, stylize
 from animebg_core.engine import kernels
 from animebg_core.engine.kernels import native, native_rows
+from animebg_core.engine.plan import headrooms, sweep_bytes
+from animebg_core.engine.schedule import schedule
 
 animebg_kernels = pytest.importorskip("animebg_kernels", reason="pip install ./kernels")
 # Two results that differ only in the order of float32 operations, one of them through Winograd's
@@ -82,10 +84,20 @@ def test_every_cut_equals_the_reference(style, rows, block_rows, height, width):
     assert (stylize(image, generator, plan=plan) - expected).abs().max() < ROUNDING
 
 
+@pytest.fixture(params=["published", "lite"])
+def written_over(request, tmp_path):
+    """A network some of whose maps are written over as they are read, and its state dict."""
+    state = {
+        "published": lambda: oracle.random_state((5, 17, 33), 1),
+        "lite": lambda: oracle.random_lite_state((32, 48, 48), 1),
+    }[request.param]()
+    return _save(state, tmp_path / "style.pth"), state
+
+
 @pytest.mark.parametrize("level", ["whole", "store"])
-def test_maps_that_are_overwritten_are_read_where_they_lie(style, level, monkeypatch):
+def test_maps_that_are_written_over_are_read_where_they_lie(written_over, level, monkeypatch):
     """Only the picture and what goes from one convolution of a stage to the next are copied."""
-    generator, state = style
+    generator, state = written_over
     seen = []
     copy = native_rows._copy
 
@@ -96,27 +108,53 @@ def test_maps_that_are_overwritten_are_read_where_they_lie(style, level, monkeyp
     monkeypatch.setattr(native_rows, "_copy", counted)
     image = torch.rand(1, 64, 80, 3)
     plan = replace(plan_run(generator, 64, 80), level=level, rows=16, block_rows=4)
+    sweeps = schedule(generator, 64, 80, level)
+    assert [sweep for sweep in sweeps if sweep.writes is not None and sweep.writes == sweep.reads]
     painted = stylize(image, generator, plan=plan)
     assert (painted - oracle.stylize(state, image)).abs().max() < ROUNDING
-    blocks = generator.channels["block0b"]
     assert seen
-    assert not [shape for shape in seen if shape[0] == blocks and shape[2] == 20]
+    assert not [s for s in seen if s[0] == generator.channels["block0b"] and s[2] == 20]
 
 
-def test_torch_works_on_one_thread_beside_them(style, monkeypatch):
+def test_the_room_above_a_map_is_planned_and_taken_for_one_picture_alone(written_over, monkeypatch):
+    generator, _ = written_over
+    plan = replace(plan_run(generator, 64, 80), level="store", rows=16, block_rows=4)
+    sweeps = schedule(generator, 64, 80, "store")
+    at = next(i for i, s in enumerate(sweeps) if s.writes is not None and s.writes == s.reads)
+    slot, step = sweeps[at].writes, sweeps[at].steps[0]
+    chosen = kernels.choose(generator, kernels_device(generator))
+    rows = headrooms(chosen, plan, sweeps)[slot]
+    assert rows == 4 + 1  # a strip, and the padding
+    with_room = sweep_bytes(generator, plan, 64, 80, masked=False)[at]
+    monkeypatch.setattr(native_rows.Native, "headroom", lambda *_: 0)
+    without = sweep_bytes(generator, plan, 64, 80, masked=False)[at]
+    window = chosen[step.stage.name, 0].footprint(step, 1, 4).window
+    assert with_room - without == rows * slot.channels * slot.width * 4 - window
+    monkeypatch.undo()
+    assert headrooms(chosen, replace(plan, batch=2), sweeps) == {}
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_torch_works_on_one_thread_beside_them(style, channels, monkeypatch):
     """Its others would go on spinning for a while, on the cores that these want."""
     generator, _ = style
-    numbers = []
-    tanh = torch.Tensor.tanh_
+    read, written = [], []
+    to_network, mix = painting.to_network, pipeline.mix
 
     def counted(rows):
-        numbers.append(rows.numel())
-        return tanh(rows)
+        read.append(rows.numel())
+        return to_network(rows)
 
-    monkeypatch.setattr(torch.Tensor, "tanh_", counted)
-    stylize(torch.rand(1, 100, 400, 3), generator)
-    assert sum(numbers) == 100 * 400 * 3
-    assert max(numbers) < 32_768
+    def counted_too(original, rows, share):
+        written.append(original.numel())
+        return mix(original, rows, share)
+
+    monkeypatch.setattr(painting, "to_network", counted)
+    monkeypatch.setattr(pipeline, "mix", counted_too)
+    stylize(torch.rand(1, 100, 400, channels), generator)
+    assert sum(written) == 100 * 400 * channels
+    assert sum(read) >= 100 * 400 * 3  # and the mean colour
+    assert max(read + written) < 32_768
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
@@ -152,8 +190,6 @@ def test_masks_and_every_dtype_of_maps_give_what_torch_gives(
 def test_what_they_take_is_planned(style):
     generator, _ = style
     chosen = kernels.choose(generator, kernels_device(generator))
-    from animebg_core.engine.schedule import schedule
-
     for sweep in schedule(generator, 200, 300, "store"):
         for step in sweep.steps:
             needed = chosen[step.stage.name, step.index].footprint(step, 1, 16)

@@ -126,15 +126,18 @@ def _halvings(count: int) -> list[int]:
 
 
 def headrooms(kernels: Kernels, plan: RunPlan, sweeps: Sequence[Sweep]) -> dict[Slot, int]:
-    """Rows above the maps that are overwritten while they are read; see `Kernel.headroom`."""
+    """Rows above the maps that are written over while they are read; see `Kernel.headroom`.
+
+    Several pictures lie one behind the other: one's rows would begin where another's end.
+    """
     rows: dict[Slot, int] = {}
     for sweep in sweeps:
         slot = sweep.writes
-        if slot is not None and slot == sweep.reads and len(sweep.steps) == 1:
+        if plan.batch == 1 and slot is not None and slot == sweep.reads and len(sweep.steps) == 1:
             step, strip = sweep.steps[0], min(plan.strip(sweep), sweep.size[0])
             kernel = kernels[step.stage.name, step.index]
             rows[slot] = max(rows.get(slot, 0), kernel.headroom(step, strip))
-    return rows
+    return {slot: count for slot, count in rows.items() if count}
 
 
 def peak_bytes(
@@ -154,7 +157,7 @@ def sweep_bytes(
     kernels = choose(generator, device)
     side = generator.design.min_side
     sweeps = schedule(generator, max(height, side), max(width, side), plan.level)
-    above = headrooms(kernels, plan, sweeps)
+    headroom = headrooms(kernels, plan, sweeps)
     living: set[Slot] = set()
     scratch: dict[str, int] = {}
     # The mask, its weights at full, half and quarter size, and the picture filled outside it.
@@ -162,7 +165,7 @@ def sweep_bytes(
     taken_by: list[int] = []
     for sweep in sweeps:
         living |= {slot for slot in (sweep.reads, sweep.writes, sweep.adds) if slot}
-        numbers = sum(s.numel + s.channels * above.get(s, 0) * s.width for s in living)
+        numbers = sum(s.numel + s.channels * headroom.get(s, 0) * s.width for s in living)
         taken = plan.batch * numbers * plan.map_dtype.itemsize
         if device.holds_result and not sweep.stage.norm:
             taken += plan.batch * height * width * 4 * 4  # in float32, with an alpha channel
@@ -172,7 +175,8 @@ def sweep_bytes(
         for step in reversed(steps):
             kernel = kernels[step.stage.name, step.index]
             need = kernel.footprint(step, plan.batch, rows)
-            taken += need.window
+            if sweep.writes not in headroom or sweep.writes != sweep.reads:
+                taken += need.window  # else it is read where it lies
             made, library = max(made, need.made), max(library, need.library)
             _enlarge(scratch, need.scratch)
             weights += [need.weights] if need.weights else []

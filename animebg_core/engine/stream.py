@@ -173,7 +173,8 @@ class _Run:
         self._device.trim()
         self._scratch.begin_sweep()
         made = self._chain(sweep)
-        out = self._place(sweep)  # behind that, since it may be what is read, from now on
+        # After that: where a map is written over, the old one is what the chain reads.
+        out = self._place(sweep)
         strip = self._plan.strip(sweep)
         gathering = Gathering(-(-made.height // strip)) if sweep.gathers else None
         work = sweep.work

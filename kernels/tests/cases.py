@@ -71,6 +71,9 @@ def random_case(seed: int) -> Case:
     )  # fmt: skip
 
 
+GUARD = 7.25
+
+
 @dataclass
 class Result:
     made: torch.Tensor  # [H, W, C]
@@ -140,7 +143,10 @@ def run(library: ak.Library, case: Case, given: dict[str, torch.Tensor]) -> Resu
         first, last = _source_rows(case, start, start + strip)
         # Alone in memory, so that a sanitiser sees what is read beyond.
         window = given["source"][first:last].clone()
-        made = torch.full((strip, width, channels), torch.nan, dtype=case.made_type)
+        # Between guards: a row above and below, and with odd seeds some numbers behind each row.
+        row = width * channels + case.seed % 2 * 5
+        around = torch.full((strip + 2, row), GUARD, dtype=case.made_type)
+        around[1:-1, : width * channels] = torch.nan
         count = layer.scratch_bytes(strip, width, case.threads)
         scratch = torch.full((count + 64,), 77, dtype=torch.uint8)
         parts = torch.full((2, channels), torch.nan, dtype=torch.float64)
@@ -159,8 +165,8 @@ def run(library: ak.Library, case: Case, given: dict[str, torch.Tensor]) -> Resu
             stop=start + strip,
             made_width=width,
             made_type=TYPES[case.made_type],
-            made=made.data_ptr(),
-            made_row=width * channels,
+            made=around[1].data_ptr(),
+            made_row=row,
             mean=parts[0].data_ptr() if case.normed else None,
             m2=parts[1].data_ptr() if case.normed else None,
             scratch=scratch.data_ptr(),
@@ -169,6 +175,9 @@ def run(library: ak.Library, case: Case, given: dict[str, torch.Tensor]) -> Resu
         )
         layer.run(values)
         assert scratch[count:].eq(77).all(), "the scratch memory is larger than it said"
+        made = around[1:-1, : width * channels].reshape(strip, width, channels).clone()
+        around[1:-1, : width * channels] = GUARD
+        assert around.eq(GUARD).all(), "more was written than rows"
         rows.append(made)
         moments.append(parts)
         start += strip

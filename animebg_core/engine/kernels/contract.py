@@ -81,12 +81,13 @@ class Stored(Rows, Protocol):
     data: Tensor  # the whole map
 
 
+@runtime_checkable
 class Made(Rows, Protocol):
     """Rows that a kernel makes."""
 
     def parts(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
-        """Rows [start, stop) as `rows` gives them, in one piece or several, each with its first
-        row: as large as it suits this kernel that others work on them.
+        """Rows [start, stop) as `rows` gives them, in one piece or several, whichever suits the
+        kernel: the number of each piece's first row, and the piece.
         """
         ...
 
@@ -101,8 +102,9 @@ class Made(Rows, Protocol):
         """Make rows [start, stop); keep them, gather their statistics, or both.
 
         Args:
-            out: where they are to lie, [N, C, stop - start, width] of any float dtype; it may
-                overlap what is read, no rows of which are read again. None: nowhere.
+            out: where they are to lie, [N, C, stop - start, width] of any float dtype. It may
+                be the rows [start, stop) of the map that is read, or lie so much above them as
+                `Kernel.headroom` asked for. None: nowhere.
             weight: [N, 1, stop - start, width] float32, what each pixel counts for; None: 1 each.
             gathering: takes the moments of the rows as they were stored. None: nobody wants them.
         """

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..device import Scratch
 from ..schedule import Step
 from ..statistics import Gathering, Norm, chunk
-from .contract import Footprint, Layer, Rows, Stored
+from .contract import Footprint, Layer, Made, Rows, Stored
 
 if TYPE_CHECKING:
     import animebg_kernels
@@ -124,6 +124,10 @@ class NativeRows:
         self.height, self.width = step.size
         self._source, self._step, self._scratch = source, step, scratch
         self._stored = source.data if isinstance(source, Stored) else None
+        # A picture is read by torch, a few rows at a time; all others give what they are asked for.
+        self._few = step.source[0]
+        if self._stored is None and not isinstance(source, Made):
+            self._few = _rows_for_one_thread(step.source[1] * step.inputs)
         self._norms = _Norms(norm)
         # What every strip has; the rest is filled in for each.
         self._rows_at = kernels.Rows(
@@ -154,7 +158,8 @@ class NativeRows:
 
     def parts(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
         rows = self.rows(start, stop)
-        few = _few(rows.shape[0] * rows.shape[1] * rows.shape[3])
+        # Whoever gets them may put an alpha channel beside them.
+        few = _rows_for_one_thread(len(rows) * (self._step.outputs + 1) * self.width)
         for first in range(0, stop - start, few):
             yield start + first, rows[:, :, first : first + few]
 
@@ -166,16 +171,18 @@ class NativeRows:
         weight: Tensor | None,
         gathering: Gathering | None,
     ) -> None:
-        own = gathering if weight is None else None
-        if out is not None and _readable(out):
-            self._run(self._slide(start, stop, out), start, stop, out, own)
+        in_place = out is not None and _readable(out)
+        # The library counts what it stores, each pixel as 1.
+        counts = gathering is not None and weight is None and (in_place or out is None)
+        counted = gathering if counts else None
+        if out is not None and in_place:
+            self._run(self._slide(start, stop, out), start, stop, out, counted)
             rows = out
         else:
-            own = own if out is None else None
-            rows = self._rows(start, stop, own)
+            rows = self._rows(start, stop, counted)
             if out is not None:
                 rows = out.copy_(rows)
-        if gathering is not None and own is None:
+        if gathering is not None and not counts:
             gathering.add(chunk(rows, weight, self._scratch))
 
     def _rows(self, start: int, stop: int, gathering: Gathering | None) -> Tensor:
@@ -195,31 +202,32 @@ class NativeRows:
             if _is_apart(stored, max(0, self._step.conv.source_rows(start, stop)[0]), out):
                 self._first, self._last = 0, stored.shape[2]
                 return stored.permute(0, 2, 3, 1)
-            assert start == 0  # or rows that are still to be read have been overwritten
+            # Later it would be too late: the rows before have been written already.
+            assert start == 0
         first, last = self._step.conv.source_rows(start, stop)
         first, last = max(first, 0), min(last, self._source.height)
         kept = max(0, self._last - first)
         begin = first + kept
-        source, fresh, few = self._source, None, _few(self._step.source[1] * self._step.inputs)
-        if begin < last and isinstance(source, NativeRows):
-            # What another of these makes goes straight into this window.
-            fresh = source._slide(begin, last, out)
+        fused = self._source if isinstance(self._source, NativeRows) else None
+        fresh = None
+        if begin < last and fused is not None:
+            fresh = fused._slide(begin, last, out)
         elif begin < last:
-            fresh = source.rows(begin, min(begin + few, last))
+            fresh = self._source.rows(begin, min(begin + self._few, last))
         window = self._make_room(fresh, stop - start, last - first)
         if kept:
             shift = first - self._first
             _copy(window[:, :kept], window[:, shift : shift + kept])
         self._first, self._last = first, last
-        if fresh is not None:
-            target = window[:, kept : last - first].permute(0, 3, 1, 2)
-            if isinstance(source, NativeRows):
-                source._run(fresh, begin, last, target, None)
-            else:
-                _copy(target[:, :, :few], fresh)
-                for at in range(few, last - begin, few):
-                    rows = source.rows(begin + at, min(begin + at + few, last))
-                    _copy(target[:, :, at : at + few], rows)
+        target = window[:, kept : last - first].permute(0, 3, 1, 2)
+        if fresh is not None and fused is not None:
+            # What another of these makes goes straight into this window.
+            fused._run(fresh, begin, last, target, None)
+        elif fresh is not None:
+            _copy(target[:, :, : self._few], fresh)
+            for at in range(self._few, last - begin, self._few):
+                rows = self._source.rows(begin + at, min(begin + at + self._few, last))
+                _copy(target[:, :, at : at + self._few], rows)
         return window
 
     def _make_room(self, fresh: Tensor | None, rows: int, needed: int) -> Tensor:
@@ -269,7 +277,7 @@ class NativeRows:
             self._layer.run(rows)
 
 
-def _few(numbers: int) -> int:
+def _rows_for_one_thread(numbers: int) -> int:
     """How many rows of so many numbers torch works on with one thread. With more it wakes its
     others, which then go on spinning for a while, in the way of the library's.
     """
