@@ -109,7 +109,7 @@ def test_maps_that_are_written_over_are_read_where_they_lie(written_over, level,
     image = torch.rand(1, 64, 80, 3)
     plan = replace(plan_run(generator, 64, 80), level=level, rows=16, block_rows=4)
     sweeps = schedule(generator, 64, 80, level)
-    assert [sweep for sweep in sweeps if sweep.writes is not None and sweep.writes == sweep.reads]
+    assert [sweep for sweep in sweeps if sweep.in_place]
     painted = stylize(image, generator, plan=plan)
     assert (painted - oracle.stylize(state, image)).abs().max() < ROUNDING
     assert seen
@@ -120,15 +120,20 @@ def test_the_room_above_a_map_is_planned_and_taken_for_one_picture_alone(written
     generator, _ = written_over
     plan = replace(plan_run(generator, 64, 80), level="store", rows=16, block_rows=4)
     sweeps = schedule(generator, 64, 80, "store")
-    at = next(i for i, s in enumerate(sweeps) if s.writes is not None and s.writes == s.reads)
+    at = next(i for i, sweep in enumerate(sweeps) if sweep.in_place)
     slot, step = sweeps[at].writes, sweeps[at].steps[0]
     chosen = kernels.choose(generator, kernels_device(generator))
     rows = headrooms(chosen, plan, sweeps)[slot]
     assert rows == 4 + 1  # a strip, and the padding
     with_room = sweep_bytes(generator, plan, 64, 80, masked=False)[at]
-    monkeypatch.setattr(native_rows.Native, "headroom", lambda *_: 0)
-    without = sweep_bytes(generator, plan, 64, 80, masked=False)[at]
     window = chosen[step.stage.name, 0].footprint(step, 1, 4).window
+    footprint = native_rows.Native.footprint
+
+    def without_room(*given):
+        return replace(footprint(*given), headroom=0)
+
+    monkeypatch.setattr(native_rows.Native, "footprint", without_room)
+    without = sweep_bytes(generator, plan, 64, 80, masked=False)[at]
     assert with_room - without == rows * slot.channels * slot.width * 4 - window
     monkeypatch.undo()
     assert headrooms(chosen, replace(plan, batch=2), sweeps) == {}

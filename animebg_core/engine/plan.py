@@ -126,18 +126,17 @@ def _halvings(count: int) -> list[int]:
 
 
 def headrooms(kernels: Kernels, plan: RunPlan, sweeps: Sequence[Sweep]) -> dict[Slot, int]:
-    """Rows above the maps that are written over while they are read; see `Kernel.headroom`.
-
-    Several pictures lie one behind the other: one's rows would begin where another's end.
-    """
-    rows: dict[Slot, int] = {}
+    """Rows above the maps that are written over while they are read; see `Footprint.headroom`."""
+    found: dict[Slot, int] = {}
     for sweep in sweeps:
-        slot = sweep.writes
-        if plan.batch == 1 and slot is not None and slot == sweep.reads and len(sweep.steps) == 1:
-            step, strip = sweep.steps[0], min(plan.strip(sweep), sweep.size[0])
-            kernel = kernels[step.stage.name, step.index]
-            rows[slot] = max(rows.get(slot, 0), kernel.headroom(step, strip))
-    return {slot: count for slot, count in rows.items() if count}
+        slot, (step, *others) = sweep.writes, sweep.steps
+        if slot is None or not sweep.in_place or others:
+            continue
+        strip = min(plan.strip(sweep), sweep.size[0])
+        need = kernels[step.stage.name, step.index].footprint(step, plan.batch, strip)
+        if need.headroom:
+            found[slot] = max(found.get(slot, 0), need.headroom)
+    return found
 
 
 def peak_bytes(
@@ -175,7 +174,7 @@ def sweep_bytes(
         for step in reversed(steps):
             kernel = kernels[step.stage.name, step.index]
             need = kernel.footprint(step, plan.batch, rows)
-            if sweep.writes not in headroom or sweep.writes != sweep.reads:
+            if not (sweep.in_place and sweep.writes in headroom):
                 taken += need.window  # else it is read where it lies
             made, library = max(made, need.made), max(library, need.library)
             _enlarge(scratch, need.scratch)

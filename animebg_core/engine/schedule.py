@@ -118,6 +118,11 @@ class Sweep:
         return self.steps[-1].stage
 
     @property
+    def in_place(self) -> bool:
+        """Whether what it makes is written over what it reads."""
+        return self.writes is not None and self.writes == self.reads
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of what it makes."""
         return self.steps[-1].size

@@ -226,7 +226,7 @@ class _Run:
         if slot not in self._memory:
             shape = (self._picture.images, slot.channels, above + slot.height, slot.width)
             self._memory[slot] = self._device.take_map(*shape, dtype=self._plan.map_dtype)
-        begin = 0 if slot == sweep.reads else above
+        begin = 0 if sweep.in_place else above
         self._maps[slot] = self._memory[slot][:, :, begin : begin + slot.height]
         return self._maps[slot]
 

@@ -49,6 +49,9 @@ class Footprint:
         weights: what it prepares of its weights in `Scratch`, for as long as a sweep goes.
         scratch: of each buffer that it takes from `Scratch`, by name.
         library: what those who do the work take beside the tensors, however many strips there are.
+        headroom: rows, not bytes, by which a map should begin below what is made of it, where that
+            is written over it: then nothing is written that is still to be read, and nothing need
+            be copied. 0 where source rows are copied in any case.
     """
 
     window: int
@@ -56,6 +59,7 @@ class Footprint:
     weights: int = 0
     scratch: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     library: int = 0
+    headroom: int = 0
 
 
 class Rows(Protocol):
@@ -104,7 +108,7 @@ class Made(Rows, Protocol):
         Args:
             out: where they are to lie, [N, C, stop - start, width] of any float dtype. It may
                 be the rows [start, stop) of the map that is read, or lie so much above them as
-                `Kernel.headroom` asked for. None: nowhere.
+                `Footprint.headroom` asked for. None: nowhere.
             weight: [N, 1, stop - start, width] float32, what each pixel counts for; None: 1 each.
             gathering: takes the moments of the rows as they were stored. None: nobody wants them.
         """
@@ -116,13 +120,6 @@ class Kernel(Protocol):
 
     def footprint(self, step: Step, images: int, rows: int) -> Footprint:
         """What strips of `rows` output rows take, for so many pictures at once."""
-        ...
-
-    def headroom(self, step: Step, rows: int) -> int:
-        """Rows by which a map should begin below what is made of it in strips of `rows`, where that
-        is written over it: then nothing is written that is still to be read, and nothing need be
-        copied. 0 where source rows are copied in any case.
-        """
         ...
 
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> Made:

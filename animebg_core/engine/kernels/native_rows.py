@@ -70,11 +70,10 @@ class Native:
             "rows": images * rows * width * step.outputs * 4,
         }
         window = images * _window_rows(step, rows) * step.source[1] * step.inputs * 4
-        return Footprint(window, 0, self.sizes.bytes, scratch, _HEAP)
-
-    def headroom(self, step: Step, rows: int) -> int:
-        """See `Kernel.headroom`."""
-        return rows + step.conv.padding_before if self.layer.weights.weight.dtype in _TYPES else 0
+        headroom = 0
+        if images == 1 and self.layer.weights.weight.dtype in _TYPES:  # see `_is_apart`
+            headroom = rows + step.conv.padding_before
+        return Footprint(window, 0, self.sizes.bytes, scratch, _HEAP, headroom)
 
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> NativeRows:
         """See `Kernel.open`."""
@@ -129,15 +128,16 @@ class NativeRows:
         if self._stored is None and not isinstance(source, Made):
             self._few = _rows_for_one_thread(step.source[1] * step.inputs)
         self._norms = _Norms(norm)
+        threads = torch.get_num_threads()
         # What every strip has; the rest is filled in for each.
         self._rows_at = kernels.Rows(
             height=step.source[0],
             width=step.source[1],
             relu=norm is not None and step.before is not None and step.before.relu,
             made_width=self.width,
-            threads=torch.get_num_threads(),
+            threads=threads,
         )
-        weights, threads = kernel.layer.weights, torch.get_num_threads()
+        weights = kernel.layer.weights
         weight = _plain(weights.weight)
         bias = _plain(weights.bias) if kernel.layer.bias else None
         self._weights = scratch.take_weights(-(-kernel.sizes.bytes // 4))
@@ -171,13 +171,13 @@ class NativeRows:
         weight: Tensor | None,
         gathering: Gathering | None,
     ) -> None:
-        in_place = out is not None and _readable(out)
+        target = out if out is not None and _readable(out) else None
         # The library counts what it stores, each pixel as 1.
-        counts = gathering is not None and weight is None and (in_place or out is None)
+        counts = gathering is not None and weight is None and target is out
         counted = gathering if counts else None
-        if out is not None and in_place:
-            self._run(self._slide(start, stop, out), start, stop, out, counted)
-            rows = out
+        if target is not None:
+            self._run(self._slide(start, stop, target), start, stop, target, counted)
+            rows = target
         else:
             rows = self._rows(start, stop, counted)
             if out is not None:
@@ -286,7 +286,7 @@ def _rows_for_one_thread(numbers: int) -> int:
 
 def _is_apart(stored: Tensor, first: int, out: Tensor | None) -> bool:
     """Whether rows from `first` on of a map [N, C, H, W] stay as they are while `out` is written:
-    they lie elsewhere, or below it.
+    they lie elsewhere, or below it. (Of several pictures one's rows begin where another's end.)
     """
     if out is None or out.untyped_storage().data_ptr() != stored.untyped_storage().data_ptr():
         return True

@@ -86,10 +86,6 @@ class Operator:
         window = images * high * wide * step.inputs * size
         return Footprint(window, self.copies * made, library=self.device.overhead)
 
-    def headroom(self, step: Step, rows: int) -> int:
-        """See `Kernel.headroom`."""
-        return 0
-
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> WindowRows:
         """See `Kernel.open`."""
         return WindowRows(source, step, norm, scratch, self, self.device)

@@ -89,10 +89,6 @@ class Winograd:
         weights = squares * step.inputs * step.outputs * 4
         return Footprint(window, 0, weights, scratch, self.device.overhead)
 
-    def headroom(self, step: Step, rows: int) -> int:
-        """See `Kernel.headroom`."""
-        return 0
-
     def open(self, source: Rows, step: Step, norm: Norm | None, scratch: Scratch) -> Made:
         """See `Kernel.open`."""
         if not _pays(step):
