@@ -134,6 +134,8 @@ def mix(original: Tensor, painted: Tensor, amount: float | Tensor) -> Tensor:
             the fourth on (alpha) are the original's.
     """
     colour = original[..., :3]
-    weight = amount[..., None].to(colour.dtype) if isinstance(amount, Tensor) else amount
-    mixed = torch.lerp(colour, painted.to(colour.dtype), weight)
+    mixed = painted.to(colour.dtype)
+    if isinstance(amount, Tensor) or amount != 1:
+        weight = amount[..., None].to(colour.dtype) if isinstance(amount, Tensor) else amount
+        mixed = torch.lerp(colour, mixed, weight)
     return mixed if original.shape[-1] == 3 else torch.cat([mixed, original[..., 3:]], -1)

@@ -139,6 +139,23 @@ def test_the_room_above_a_map_is_planned_and_taken_for_one_picture_alone(written
     assert headrooms(chosen, replace(plan, batch=2), sweeps) == {}
 
 
+@pytest.mark.parametrize(("channels", "made"), [
+    ((64, 128, 256), oracle.random_state),
+    ((32, 64, 64), oracle.random_lite_state),
+])  # fmt: skip
+def test_strips_are_higher_with_them_and_memory_is_less(channels, made, tmp_path, monkeypatch):
+    path = tmp_path / "style.pth"
+    generator = _save(made(channels, 1), path)
+    sizes = [(480, 720), (1152, 768), (2000, 3000), (3024, 4032)]
+    plans = [plan_run(generator, *size, budget=1 << 40) for size in sizes]
+    monkeypatch.setattr(native, "_library", lambda: None)
+    without = load_generator(path)
+    for plan, size in zip(plans, sizes, strict=True):
+        other = plan_run(without, *size, budget=1 << 40)
+        assert plan.block_rows > 2 * other.block_rows
+        assert plan.peak_bytes <= other.peak_bytes
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 def test_torch_works_on_one_thread_beside_them(style, channels, monkeypatch):
     """Its others would go on spinning for a while, on the cores that these want."""

@@ -120,9 +120,11 @@ class Device:
         """Bytes that torch's libraries take beside the tensors."""
         return _CPU_OVERHEAD if self.cpu else 0
 
-    def strips(self, width: int, together: int, channels: int) -> list[tuple[int, int]]:
-        """Heights of strips to try, for the picture and for the quarter-size maps, the fastest
-        first.
+    def strips(
+        self, width: int, together: int, channels: int, *, cut: bool = False
+    ) -> list[tuple[int, int]]:
+        """Heights of strips to try, for the picture and for the residual blocks' quarter-size maps,
+        the fastest first.
 
         On the CPU a strip's maps should stay in its caches; on a GPU a strip should fill it.
 
@@ -130,13 +132,16 @@ class Device:
             width: of the picture, in pixels.
             together: pictures run together.
             channels: of the network's first map.
+            cut: the blocks' kernels cut strips themselves (`Kernel.cuts_strips`). High ones take
+                0.85 of the time of the small networks then, and as much memory in all as torch's
+                kernels with low ones.
         """
         pixels = _CPU_STRIP // max(32, channels) if self.cpu else _GPU_STRIP
         rows = max(16, min(pixels // (width * together) // 16 * 16, 64 if self.cpu else 1 << 14))
         sizes = [rows]
         while sizes[-1] > _SMALLEST_ROWS:
             sizes.append(max(_SMALLEST_ROWS, sizes[-1] // 8 * 4))
-        return [(size, max(4, size // 2)) for size in sizes]
+        return [(size, size * 3 // 2 if cut else max(4, size // 2)) for size in sizes]
 
     def take_map(self, *shape: int, dtype: torch.dtype) -> Tensor:
         """A map [N, C, H, W] of any content, in this layout."""

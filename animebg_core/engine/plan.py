@@ -88,10 +88,15 @@ def plan_run(
     device = Device.of(generator)
     if budget is None:
         budget = device.free_memory()
+    blocks = [stage.name for stage in generator.stages if stage.in_block]
+    kernels = choose(generator, device)
+    cut = all(kernel.cuts_strips for (name, _), kernel in kernels.items() if name in blocks)
     least: RunPlan | None = None
     for level in _levels(height * width):
         for together in _halvings(batch if device.batches else 1):
-            for rows, block_rows in device.strips(width, together, generator.channels["input"]):
+            for rows, block_rows in device.strips(
+                width, together, generator.channels["input"], cut=cut
+            ):
                 plan = RunPlan(level, rows, block_rows, together, generator.dtype, 0)
                 peak = peak_bytes(generator, plan, height, width, masked=masked)
                 plan = replace(plan, peak_bytes=peak)

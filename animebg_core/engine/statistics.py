@@ -13,7 +13,9 @@ from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -153,15 +155,15 @@ class Gathering:
         for row, value in zip(self._next(self._table), known, strict=True):
             row.copy_(value)
 
-    def place(self, count: int, images: int, channels: int) -> Tensor:
+    def place(self, count: int, images: int, channels: int) -> NDArray[np.float64]:
         """Where to write mean and centred second moment of the next strip, of `count` pixels: the
-        last two of [3, N, C] float64 on the CPU.
+        last two of [3, N, C].
         """
         if self._table is None:
             shape = 3, self._strips, images, channels
             self._table = torch.zeros(shape, dtype=torch.float64, device="cpu")
-        room = self._next(self._table)
-        room[0].fill_(count)
+        room = self._next(self._table).numpy()
+        room[0] = count
         return room
 
     def parts(self) -> Moments:

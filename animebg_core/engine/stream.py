@@ -185,7 +185,7 @@ class _Run:
                 made.store(start, stop, rows, self._weight(sweep, start, stop), gathering)
             elif self._write:
                 for first, rows in made.parts(start, stop):
-                    self._write(first, rows.tanh_())
+                    self._write(first, rows)
             if self._step:
                 self._step(work * stop // made.height - work * start // made.height)
         return None if gathering is None else gathering.parts()

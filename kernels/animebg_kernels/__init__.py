@@ -14,7 +14,7 @@ import sys
 from ctypes import POINTER, byref, c_char_p, c_int32, c_int64, c_void_p
 from pathlib import Path
 
-INTERFACE = 1  # AB_INTERFACE of the header that this was written from
+INTERFACE = 2  # AB_INTERFACE of the header that this was written from
 FLOAT32, FLOAT16 = 0, 1
 _DONE = 0
 
@@ -29,7 +29,8 @@ class Conv(ctypes.Structure):
     _fields_ = [
         (name, c_int32)
         for name in (
-            "kernel", "stride", "transposed", "shuffled", "reflect", "normed", "inputs", "outputs"
+            "kernel", "stride", "transposed", "shuffled", "reflect", "normed", "tanh", "inputs",
+            "outputs",
         )
     ]  # fmt: skip
 

@@ -17,7 +17,7 @@
 #endif
 
 /* Counts the changes of what stands here; the loader refuses another number. */
-#define AB_INTERFACE 1
+#define AB_INTERFACE 2
 
 /* What the numbers of a map are stored in. */
 enum { AB_FLOAT32 = 0, AB_FLOAT16 = 1 };
@@ -41,6 +41,7 @@ typedef struct {
   int32_t shuffled;
   int32_t reflect; /* padding by reflection, else by zeros */
   int32_t normed;  /* a norm follows: moments are wanted */
+  int32_t tanh;    /* it follows; not behind a transposed one, nor before a norm */
   int32_t inputs;  /* channels */
   int32_t outputs; /* channels of the weights: shuffled, four times those of the map */
 } ab_conv;

@@ -114,7 +114,8 @@ static const product_t *direct_products(const ab_layer *layer) {
 /* Products with `taps_y` x `taps_x` taps of `width` positions, whose source begins at `from`; made:
  * [panel][position][panel's channels]. Returns the weights behind those that were used. */
 static const float *direct_row(const ab_layer *layer, const float *from, rectangle_t r, int32_t taps_y,
-                               int32_t taps_x, const float *weights, int32_t width, float *made) {
+                               int32_t taps_x, const float *weights, int32_t width, float *made,
+                               ahead_t *ahead) {
   const product_t *products = direct_products(layer);
   const int columns = layer->form == COLUMNS;
   const int32_t length = columns ? layer->taps_x * layer->inputs : BLOCK;
@@ -135,8 +136,10 @@ static const float *direct_row(const ab_layer *layer, const float *from, rectang
         taps[i] = from + (y + i / across) * r.row + i % across * BLOCK;
       for (int32_t i = 0; i < pieces; i++) {
         const int32_t first = piece(width, pieces, i), count = piece(width, pieces, i + 1) - first;
+        int32_t lines;
+        const char *at = lines_ahead(ahead, rows * across * blocks, &lines);
         products[count](taps, rows * across, first * layer->step * pixel, blocks, step, weights,
-                        made + (int64_t)first * layer->panel, NULL, 0);
+                        made + (int64_t)first * layer->panel, at, lines);
       }
       weights += rows * row_weights;
     }
@@ -209,6 +212,10 @@ static void direct_output(const ab_job *job, const float *from, int32_t width, i
   if (moments) moments[0] += pixels;
 }
 
+APART void squash(float *made, int64_t count) {
+  for (int64_t i = 0; i < count; i += LANES) store(made + i, tanh_(load(made + i)));
+}
+
 /* Two pixels of either row at a position; the weights lie so that theirs come out one behind the other. */
 static void shuffled_output(const ab_job *job, const float *from, int32_t width, int32_t y, int32_t x) {
   const ab_layer *layer = job->layer;
@@ -241,24 +248,27 @@ static void shuffled_output(const ab_job *job, const float *from, int32_t width,
 /* scratch: the source's rectangle, then a row of positions. */
 static void direct_task(const ab_job *job, int32_t task, float *scratch) {
   const ab_layer *layer = job->layer;
-  const int32_t top = job->top + task / job->pieces * job->down;
-  const int32_t bottom = least(top + job->down, job->top + job->height);
-  const int32_t left = piece(job->width, job->pieces, task % job->pieces);
-  const int32_t width = piece(job->width, job->pieces, task % job->pieces + 1) - left;
+  const region_t own = region_of(job, task);
+  const int32_t top = own.top, bottom = own.bottom, left = own.left, width = own.width;
   float *moments = job->moments ? job->moments + task * moments_size(layer) : NULL;
   const rectangle_t r = rectangle(layer, bottom - top, width);
   float *made = scratch + ROUND_UP(r.rows * r.row, BLOCK);
   if (moments) memset(moments, 0, moments_size(layer) * sizeof(float));
   direct_input(job, top, left, r, scratch);
+  const int columns = layer->form == COLUMNS;
+  const int64_t taps = layer->form == TRANSPOSED ? 9 : layer->taps_y * (columns ? 1 : layer->taps_x);
+  const int64_t products = (int64_t)(bottom - top) * (layer->outputs / layer->panel) * ((width + PIXELS - 1) / PIXELS);
+  ahead_t ahead = look_ahead(job, task, products * taps * (columns ? 1 : layer->inputs / BLOCK));
   for (int32_t y = top; y < bottom; y++) {
     const float *from = scratch + (int64_t)(y - top) * layer->conv.stride * r.row, *weights = layer->weights;
     if (layer->form == TRANSPOSED) {
       for (int32_t part = 0; part < 4; part++) {
-        weights = direct_row(layer, from, r, 1 + part / 2, 1 + part % 2, weights, width, made);
+        weights = direct_row(layer, from, r, 1 + part / 2, 1 + part % 2, weights, width, made, &ahead);
         direct_output(job, made, width, 2 * y + part / 2, 2 * left + part % 2, 2, moments);
       }
     } else {
-      direct_row(layer, from, r, layer->taps_y, layer->taps_x, weights, width, made);
+      direct_row(layer, from, r, layer->taps_y, layer->taps_x, weights, width, made, &ahead);
+      if (layer->conv.tanh) squash(made, (int64_t)width * layer->outputs);
       if (layer->conv.shuffled)
         shuffled_output(job, made, width, y, left);
       else

@@ -78,6 +78,21 @@ struct ab_job {
   int64_t scratch_each;
 };
 
+/* The positions, or tiles, of a task. */
+typedef struct {
+  int32_t top, bottom, left, width;
+} region_t;
+
+/* Where piece `i` begins when so many are cut evenly into `pieces`. */
+static inline int32_t piece(int32_t count, int32_t pieces, int32_t i) { return (int64_t)count * i / pieces; }
+
+static inline region_t region_of(const ab_job *job, int32_t task) {
+  const int32_t top = job->top + task / job->pieces * job->down, i = task % job->pieces;
+  const int32_t left = piece(job->width, job->pieces, i);
+  return (region_t){top, (int32_t)least(top + job->down, job->top + job->height), left,
+                    piece(job->width, job->pieces, i + 1) - left};
+}
+
 static inline int64_t moments_size(const ab_layer *layer) { return BLOCK + 2 * (int64_t)layer->outputs; }
 
 static inline int type_size(int32_t type) { return type == AB_FLOAT16 ? 2 : 4; }

@@ -113,6 +113,7 @@ static const ab_set *find_set(const char *name) {
 static int known(const ab_conv *c) {
   if (c->inputs < 1 || c->outputs < 1 || c->kernel < 1 || c->kernel > 7 || c->kernel % 2 == 0) return 0;
   if (c->stride != 1 && c->stride != 2) return 0;
+  if (c->tanh && (c->transposed || c->normed)) return 0;
   if (c->transposed) return c->kernel == 3 && c->stride == 2 && !c->shuffled && !c->reflect;
   if (c->shuffled) return c->stride == 1 && c->outputs % 4 == 0 && !c->normed;
   return 1;
@@ -120,7 +121,7 @@ static int known(const ab_conv *c) {
 
 static ab_form choose_form(const ab_conv *c) {
   if (c->transposed) return TRANSPOSED;
-  if (c->kernel == 3 && c->stride == 1 && !c->shuffled) return WINOGRAD;
+  if (c->kernel == 3 && c->stride == 1 && !c->shuffled && !c->tanh) return WINOGRAD;
   if (c->kernel == 7 && c->inputs == 3) return COLUMNS;
   if (c->stride == 1 && c->outputs == 3 && !c->normed) return PHASES;
   return DIRECT;

@@ -3,13 +3,13 @@
 /* made[position][panel] (+)= sum over taps, blocks and the `length` numbers of each of
  *   taps[tap][offset + block * step + position * apart + number] * weights[tap][block][number][panel].
  *
- * `ahead` is where `lines` cache lines a block are fetched from meanwhile: the weights that come next.
+ * `ahead` is where `lines` cache lines a block are fetched from meanwhile.
  *
  * All of `pixels` (positions), `vectors` (of the panel), `apart`, `length` and `fresh` are known when this is
  * compiled: then the sums stay in registers, and every address is a fixed distance away. */
 INLINE void product(const int pixels, const int vectors, const int apart, const int length, const int fresh,
                     const float *const *taps, int32_t tap_count, int64_t offset, int32_t blocks, int64_t step,
-                    const float *weights, float *made, const float *ahead, int32_t lines) {
+                    const float *weights, float *made, const char *ahead, int32_t lines) {
   vec sums[PIXELS][VECTORS];
   const int panel = vectors * LANES;
   UNROLL for (int i = 0; i < pixels; i++)
@@ -30,7 +30,7 @@ INLINE void product(const int pixels, const int vectors, const int apart, const 
             UNROLL for (int v = 0; v < vectors; v++) sums[p][v] = fma_(x, w[v], sums[p][v]);
           }
         }
-      for (int32_t i = 0; i < lines; i++, ahead += 16) __builtin_prefetch(ahead, 0, 2);
+      for (int32_t i = 0; i < lines; i++, ahead += 64) __builtin_prefetch(ahead, 0, 2);
       from += step;
       weights += length * panel;
     }
@@ -40,13 +40,13 @@ INLINE void product(const int pixels, const int vectors, const int apart, const 
 }
 
 typedef void (*product_t)(const float *const *taps, int32_t tap_count, int64_t offset, int32_t blocks,
-                          int64_t step, const float *weights, float *made, const float *ahead,
+                          int64_t step, const float *weights, float *made, const char *ahead,
                           int32_t lines);
 
 /* One function for each number of positions, from 1 to PIXELS. */
 #define PRODUCT(name, pixels, ...)                                                                            \
   APART void name##_##pixels(const float *const *taps, int32_t tap_count, int64_t offset, int32_t blocks,     \
-                             int64_t step, const float *weights, float *made, const float *ahead,            \
+                             int64_t step, const float *weights, float *made, const char *ahead,             \
                              int32_t lines) {                                                                \
     product(pixels, __VA_ARGS__, taps, tap_count, offset, blocks, step, weights, made, ahead, lines);        \
   }
@@ -90,6 +90,3 @@ PRODUCTS(narrow2_products, NARROW, 2 * BLOCK, BLOCK, 0)
 PRODUCTS(narrow_columns1_products, NARROW, 3, 21, 0)
 PRODUCTS(narrow_columns2_products, NARROW, 2 * 3, 21, 0)
 #endif
-
-/* Cut `count` positions evenly into pieces of at most PIXELS: where piece `i` of `pieces` begins. */
-INLINE int32_t piece(int32_t count, int32_t pieces, int32_t i) { return (int64_t)count * i / pieces; }

@@ -3,6 +3,7 @@
 
 #include "vector.h"
 #include "product.h"
+#include "ahead.h"
 #include "winograd.h"
 #include "direct.h"
 #include "settle.h"

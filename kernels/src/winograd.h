@@ -143,24 +143,31 @@ static void winograd_input(const ab_job *job, int32_t top, int32_t begin, int32_
   }
 }
 
-static void winograd_products(const ab_layer *layer, int32_t tiles, const float *from, float *to) {
+static void winograd_products(const ab_job *job, int32_t task, int32_t tiles, const float *from, float *to) {
+  const ab_layer *layer = job->layer;
   const product_t *products = layer->panel == BLOCK ? narrow_tile_products : tile_products;
   const int64_t plane_in = plane_size(layer->inputs), plane_out = plane_size(layer->outputs);
   const int32_t blocks = (tiles + PIXELS - 1) / PIXELS;
   const float *weights = layer->weights;
   const int64_t step = (int64_t)layer->inputs * layer->panel;
-  /* Where the second cache cannot hold all of them, those of the next panel are asked for now: 15% at 256
+  const int32_t length = layer->inputs / BLOCK;
+  int32_t firsts[MOST_TILES + 1];
+  for (int32_t b = 0; b <= blocks; b++) firsts[b] = piece(tiles, blocks, b);
+  ahead_t ahead = look_ahead(job, task, (int64_t)PLANES * (layer->outputs / layer->panel) * blocks * length);
+  /* Where the second cache cannot hold all weights, those of the next panel are asked for instead: 15% at 256
    * channels. */
   const int far = layer->numbers * (int64_t)sizeof(float) > 4 << 20;
-  const int32_t lines = far ? (layer->panel + blocks - 1) / blocks : 0, share = lines * layer->inputs;
+  const int32_t far_lines = (layer->panel + blocks - 1) / blocks;
   for (int p = 0; p < PLANES; p++)
     for (int32_t panel = 0; panel < layer->outputs; panel += layer->panel) {
       for (int32_t b = 0; b < blocks; b++) {
-        const int32_t first = piece(tiles, blocks, b), count = piece(tiles, blocks, b + 1) - first;
+        const int32_t first = firsts[b], count = firsts[b + 1] - first;
         const float *a = from + p * plane_in + (int64_t)first * layer->inputs;
         float *made = to + p * plane_out + (int64_t)panel * tiles + first * layer->panel;
-        products[count](&a, 1, 0, layer->inputs / BLOCK, count * BLOCK, weights, made,
-                        weights + step + b * share, lines);
+        int32_t lines = far_lines;
+        const char *at = far ? (const char *)(weights + step + b * lines * layer->inputs)
+                             : lines_ahead(&ahead, length, &lines);
+        products[count](&a, 1, 0, length, count * BLOCK, weights, made, at, lines);
       }
       weights += step;
     }
@@ -210,29 +217,32 @@ INLINE void panel_to_pixels(const ab_job *job, const int32_t type, const int par
   const int64_t pixel = (int64_t)layer->channels * type_size(type), row = r->made_row * type_size(type);
   const int32_t height = least(TILE, r->stop - top);
   char *to = (char *)r->made + (top - r->start) * row + begin * TILE * pixel + panel * type_size(type);
-  for (int h = 0; h < layer->panel; h += LANES) {
-    const int64_t lanes = parts ? layer->channels - panel - h : LANES;
-    if (parts && lanes <= 0) break;
-    const vec bias = load(layer->bias + panel + h);
-    vec mean = splat(0), m2 = splat(0);
-    float count = 0;
-    for (int32_t t = 0; t < tiles; t++) {
+  vec mean[VECTORS], m2[VECTORS];
+  for (int i = 0; i < VECTORS; i++) mean[i] = m2[i] = splat(0);
+  float count = 0;
+  for (int32_t t = 0; t < tiles; t++) {
+    const int32_t width = least(TILE, r->made_width - TILE * (begin + t));
+    for (int i = 0; i < layer->panel / LANES; i++) {
+      const int h = i * LANES;
+      const int64_t lanes = parts ? layer->channels - panel - h : LANES;
+      if (parts && lanes <= 0) break;
+      const vec bias = load(layer->bias + panel + h);
       const float *at = from + (int64_t)t * layer->panel + h;
       char *pixels = to + t * TILE * pixel + h * type_size(type);
-      const int32_t width = least(TILE, r->made_width - TILE * (begin + t));
       if (height == TILE && width == TILE)
         planes_to_pixels(at, plane_size(layer->outputs), bias, type, lanes, 1, TILE, TILE, pixels, row, pixel,
-                         counted, count, &mean, &m2);
+                         counted, count, &mean[i], &m2[i]);
       else
         planes_to_pixels(at, plane_size(layer->outputs), bias, type, lanes, 0, height, width, pixels, row,
-                         pixel, counted, count, &mean, &m2);
-      count += height * width;
+                         pixel, counted, count, &mean[i], &m2[i]);
     }
-    if (counted) {
-      moments[0] = count;
-      store(moments + BLOCK + panel + h, mean);
-      store(moments + BLOCK + layer->outputs + panel + h, m2);
-    }
+    count += height * width;
+  }
+  if (!counted) return;
+  moments[0] = count;
+  for (int i = 0; i < layer->panel / LANES; i++) {
+    store(moments + BLOCK + panel + i * LANES, mean[i]);
+    store(moments + BLOCK + layer->outputs + panel + i * LANES, m2[i]);
   }
 }
 
@@ -271,12 +281,10 @@ static void winograd_output(const ab_job *job, int32_t top, int32_t begin, int32
 /* scratch: PLANES planes of what is multiplied, then as many of what comes out. */
 static void winograd_task(const ab_job *job, int32_t task, float *scratch) {
   const ab_layer *layer = job->layer;
-  const int32_t top = job->rows->start + task / job->pieces * TILE;
-  const int32_t begin = piece(job->width, job->pieces, task % job->pieces);
-  const int32_t tiles = piece(job->width, job->pieces, task % job->pieces + 1) - begin;
+  const region_t own = region_of(job, task);
   float *products = scratch + PLANES * plane_size(layer->inputs);
-  winograd_input(job, top, begin, tiles, scratch);
-  winograd_products(layer, tiles, scratch, products);
-  winograd_output(job, top, begin, tiles, products,
+  winograd_input(job, own.top, own.left, own.width, scratch);
+  winograd_products(job, task, own.width, scratch, products);
+  winograd_output(job, own.top, own.left, own.width, products,
                   job->moments ? job->moments + task * moments_size(layer) : NULL);
 }

@@ -18,6 +18,7 @@ class Case:
     shuffled: bool
     reflect: bool
     normed: bool
+    tanh: bool
     inputs: int
     outputs: int
     height: int
@@ -59,9 +60,10 @@ def random_case(seed: int) -> Case:
     while rest:
         strips.append(min(rest, r.choice([1, 1, 2, 3, 4, 5, 7, 8, 16, rest])))
         rest -= strips[-1]
+    normed = form != "shuffled" and r.random() < 0.6
     return Case(
         kernel, stride, form == "transposed", form == "shuffled", reflect,
-        normed=form != "shuffled" and r.random() < 0.6,
+        normed=normed, tanh=form != "transposed" and not normed and seed % 4 == 0,
         inputs=inputs, outputs=outputs, height=height, width=width,
         norm=r.random() < 0.7, clamped=r.random() < 0.3, relu=r.random() < 0.5,
         source_type=r.choice([torch.float32, torch.float32, torch.float16]),
@@ -118,6 +120,7 @@ def reference(case: Case, given: dict[str, torch.Tensor]) -> torch.Tensor:
         y = F.conv2d(x, weight, bias, case.stride)
         if case.shuffled:
             y = F.pixel_shuffle(y, 2)
+        y = y.tanh() if case.tanh else y
     y = y[..., : max(1, y.shape[3] - case.crop)]
     return y[0].permute(1, 2, 0)
 
@@ -129,7 +132,7 @@ def run(library: ak.Library, case: Case, given: dict[str, torch.Tensor]) -> Resu
     """
     conv = ak.Conv(
         case.kernel, case.stride, case.transposed, case.shuffled, case.reflect, case.normed,
-        case.inputs, case.outputs,
+        case.tanh, case.inputs, case.outputs,
     )  # fmt: skip
     layer = ak.Layer(library, conv, given["weight"].data_ptr(), given["bias"].data_ptr())
     channels = case.outputs // 4 if case.shuffled else case.outputs

@@ -89,7 +89,7 @@ static double expected(const given *g, int y, int x, int k) {
       for (int kx = 0; kx < n; kx++)
         sum += g->weight[(((size_t)k * v->inputs + c) * n + ky) * n + kx] *
                read_at(g, y * v->stride - pad + ky, x * v->stride - pad + kx, c);
-  return sum;
+  return v->tanh ? tanh(sum) : sum;
 }
 
 static int check(const char *set, uint64_t seed) {
@@ -99,11 +99,11 @@ static int check(const char *set, uint64_t seed) {
   given g = {0};
   const int kind = among(0, 6), *shape = kernels[among(0, 6)];
   ab_conv *v = &g.conv;
-  *v = (ab_conv){shape[0], shape[1], 0, 0, among(0, 1), among(0, 1), among(1, 36), among(1, 36)};
-  if (kind == 0) *v = (ab_conv){3, 2, 1, 0, 0, v->normed, v->inputs, v->outputs};
-  if (kind == 1) *v = (ab_conv){3, 1, 0, 1, v->reflect, 0, v->inputs, 4 * among(1, 8)};
-  if (kind == 2) *v = (ab_conv){7, among(1, 2), 0, 0, v->reflect, v->normed, 3, v->outputs};
-  if (kind == 3) *v = (ab_conv){v->kernel, 1, 0, 0, v->reflect, 0, v->inputs, 3};
+  *v = (ab_conv){shape[0], shape[1], 0, 0, among(0, 1), among(0, 1), 0, among(1, 36), among(1, 36)};
+  if (kind == 0) *v = (ab_conv){3, 2, 1, 0, 0, v->normed, 0, v->inputs, v->outputs};
+  if (kind == 1) *v = (ab_conv){3, 1, 0, 1, v->reflect, 0, among(0, 1), v->inputs, 4 * among(1, 8)};
+  if (kind == 2) *v = (ab_conv){7, among(1, 2), 0, 0, v->reflect, v->normed, 0, 3, v->outputs};
+  if (kind == 3) *v = (ab_conv){v->kernel, 1, 0, 0, v->reflect, 0, among(0, 1), v->inputs, 3};
   g.height = among(1, 14);
   g.width = among(1, among(0, 9) ? 14 : 130);
   g.normed = among(0, 1);

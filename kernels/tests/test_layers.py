@@ -41,9 +41,9 @@ def test_channels_of_the_published_networks_over_several_tasks(library):
                 library,
                 replace(
                     base, kernel=kernel, stride=stride, transposed=transposed, shuffled=False,
-                    reflect=not transposed, normed=True, inputs=inputs, outputs=outputs, height=11,
-                    width=230, norm=True, clamped=False, source_type=torch.float32,
-                    made_type=torch.float32, crop=0, threads=2,
+                    reflect=not transposed, normed=True, tanh=False, inputs=inputs,
+                    outputs=outputs, height=11, width=230, norm=True, clamped=False,
+                    source_type=torch.float32, made_type=torch.float32, crop=0, threads=2,
                     strips=(22,) if transposed else (11,) if stride == 1 else (6,),
                 ),
             )  # fmt: skip
@@ -66,9 +66,9 @@ def test_cuts_and_threads_change_nothing_but_rounding(library, seed):
 def test_a_flat_map_has_no_variance_but_rounding(library):
     case = replace(
         random_case(0), kernel=3, stride=1, transposed=False, shuffled=False, reflect=True,
-        normed=True, inputs=64, outputs=64, height=64, width=64, norm=False, clamped=False,
-        relu=False, source_type=torch.float32, made_type=torch.float32, strips=(16,) * 4, crop=0,
-        threads=2,
+        normed=True, tanh=False, inputs=64, outputs=64, height=64, width=64, norm=False,
+        clamped=False, relu=False, source_type=torch.float32, made_type=torch.float32,
+        strips=(16,) * 4, crop=0, threads=2,
     )  # fmt: skip
     given = inputs_of(case)
     given["source"] = torch.full_like(given["source"], 100.0)
@@ -84,7 +84,7 @@ def test_what_is_not_at_hand_is_refused(library):
     case = random_case(3)
     given = inputs_of(case)
     weight = given["weight"].data_ptr()
-    conv = ak.Conv(case.kernel, 1, False, False, False, False, case.inputs, case.outputs)
+    conv = ak.Conv(case.kernel, 1, False, False, False, False, False, case.inputs, case.outputs)
     layer = ak.Layer(library, conv, weight, None)
     with pytest.raises(ak.KernelsError, match="rows are missing"):
         layer.run(ak.Rows(first=0, last=1, height=9, width=4, start=3, stop=4, made_width=4))
@@ -101,12 +101,14 @@ def test_what_is_not_at_hand_is_refused(library):
 @pytest.mark.parametrize(
     "conv",
     [
-        ak.Conv(4, 1, False, False, False, False, 8, 8),
-        ak.Conv(3, 3, False, False, False, False, 8, 8),
-        ak.Conv(5, 2, True, False, False, False, 8, 8),
-        ak.Conv(3, 1, False, True, False, False, 8, 6),
-        ak.Conv(9, 1, False, False, False, False, 8, 8),
-        ak.Conv(3, 1, False, False, False, False, 0, 8),
+        ak.Conv(4, 1, False, False, False, False, False, 8, 8),
+        ak.Conv(3, 3, False, False, False, False, False, 8, 8),
+        ak.Conv(5, 2, True, False, False, False, False, 8, 8),
+        ak.Conv(3, 1, False, True, False, False, False, 8, 6),
+        ak.Conv(3, 1, False, False, False, True, True, 8, 8),
+        ak.Conv(3, 2, True, False, False, False, True, 8, 8),
+        ak.Conv(9, 1, False, False, False, False, False, 8, 8),
+        ak.Conv(3, 1, False, False, False, False, False, 0, 8),
     ],
 )
 def test_convolutions_that_have_no_form_are_refused(library, conv):

@@ -14,7 +14,7 @@ from cases import check, inputs_of, random_case, run
 
 LARGE = replace(
     random_case(0), kernel=3, stride=1, transposed=False, shuffled=False, reflect=True, normed=True,
-    inputs=64, outputs=64, height=96, width=300, norm=True, clamped=False, relu=True,
+    tanh=False, inputs=64, outputs=64, height=96, width=300, norm=True, clamped=False, relu=True,
     source_type=torch.float32, made_type=torch.float32, strips=(96,), crop=0, threads=3,
 )  # fmt: skip
 
@@ -65,7 +65,7 @@ def test_python_goes_on_meanwhile(library):
     counter.start()
     began = time.perf_counter()
     # Everything in one call: held, the lock would keep the counter from a single turn within it.
-    conv = ak.Conv(3, 1, False, False, True, True, 64, 64)
+    conv = ak.Conv(3, 1, False, False, True, True, False, 64, 64)
     layer = ak.Layer(library, conv, given["weight"].data_ptr(), None)
     inside = _one_long_call(layer, given)
     ended.set()

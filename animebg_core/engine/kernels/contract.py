@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -25,18 +25,21 @@ class Layer:
 
     Attributes:
         bias: the bias is added. A norm takes it away again, so that it need not be before one.
+        tanh: what is made goes through tanh: it is the picture.
     """
 
     conv: Conv
     weights: ConvWeights
     bias: bool
+    tanh: bool = False
 
     @staticmethod
     def of(generator: Generator, stage: Stage, index: int) -> Layer:
         """The convolution number `index` of a stage."""
         is_last = index + 1 == len(stage.convs)
         weights = generator.weights(stage).conv(index)
-        return Layer(stage.convs[index], weights, bias=not (stage.norm and is_last))
+        normed = stage.norm and is_last
+        return Layer(stage.convs[index], weights, bias=not normed, tanh=is_last and not normed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,13 @@ class Made(Rows, Protocol):
 
 
 class Kernel(Protocol):
-    """One convolution of a network, made ready for one device and dtype; it keeps no state."""
+    """One convolution of a network, made ready for one device and dtype; it keeps no state.
+
+    Attributes:
+        cuts_strips: it cuts strips into what its caches hold, so that higher ones are faster.
+    """
+
+    cuts_strips: ClassVar[bool]
 
     def footprint(self, step: Step, images: int, rows: int) -> Footprint:
         """What strips of `rows` output rows take, for so many pictures at once."""

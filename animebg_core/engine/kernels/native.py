@@ -94,7 +94,7 @@ def _agrees(library: animebg_kernels.Library) -> bool:
         first, second = (inputs, outputs) if conv.transposed else (outputs, inputs)
         weight = normal(first, second, conv.kernel, conv.kernel)
         weight *= (inputs * conv.kernel**2) ** -0.5
-        layer = Layer(conv, ConvWeights(weight, normal(outputs)), bias)
+        layer = Layer(conv, ConvWeights(weight, normal(outputs)), bias, tanh=outputs == 3)
         made = outputs // 4 if conv.shuffled else outputs
         source = normal(1, inputs, 9, 11)
         size = (conv.output_size(9), conv.output_size(11))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..device import Scratch
@@ -38,6 +39,7 @@ def known(layer: Layer, library: animebg_kernels.Library) -> Native | None:
         conv.shuffled,
         conv.padding == "reflect",
         not layer.bias,
+        layer.tanh,
         inputs,
         outputs,
     )
@@ -61,6 +63,7 @@ class Native:
     library: animebg_kernels.Library
     geometry: animebg_kernels.Conv
     sizes: animebg_kernels.Layer
+    cuts_strips: ClassVar[bool] = True
 
     def footprint(self, step: Step, images: int, rows: int) -> Footprint:
         """See `Kernel.footprint`."""
@@ -86,14 +89,10 @@ def _readable(rows: Tensor) -> bool:
     return rows.dtype in _TYPES and rows.stride(1) == 1 and pixels
 
 
-def _plain(weight: Tensor) -> Tensor:
+def _plain(weight: Tensor) -> NDArray[np.float32]:
     """As float32, one number behind the other. Not by torch, see `_copy`."""
-    weight = weight.detach()
-    if weight.dtype not in _TYPES:
-        weight = weight.to(torch.float32)
-    return torch.from_numpy(  # pyright: ignore[reportUnknownMemberType]
-        np.array(weight.numpy(), np.float32, order="C")
-    )
+    known = weight.detach() if weight.dtype in _TYPES else weight.detach().to(torch.float32)
+    return np.ascontiguousarray(known.numpy(), np.float32)
 
 
 def _copy(target: Tensor, source: Tensor) -> None:
@@ -144,8 +143,8 @@ class NativeRows:
         self._layer = kernels.Layer(
             kernel.library,
             kernel.geometry,
-            weight.data_ptr(),
-            None if bias is None else bias.data_ptr(),
+            weight.ctypes.data,
+            None if bias is None else bias.ctypes.data,
             threads,
             self._weights.data_ptr(),
         )
@@ -267,7 +266,7 @@ class NativeRows:
         moments, part_bytes = 0, 0
         if gathering is not None:
             found = gathering.place((stop - start) * self.width, images, channels)
-            moments, part_bytes = found.data_ptr(), found.stride(0) * found.element_size()
+            moments, part_bytes = found.ctypes.data, found.strides[0]
         for image in range(images):
             rows.source, rows.made = source + image * source_bytes, made + image * made_bytes
             self._norms.put(rows, image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,17 +22,24 @@ def make(layer: Layer, device: Device) -> Kernel:
     conv = layer.conv
     narrow = conv.kernel > 3 and conv.stride == 1 and layer.weights.weight.shape[0] < 16
     if device.cpu and narrow and not conv.doubles:
-        return Operator(device, *_narrow(layer, device), column_grid=4)
+        run, copies = _narrow(layer, device)
+        return Operator(device, _finished(layer, run), copies, column_grid=4)
     weight = layer.weights.weight.to(device.arithmetic).contiguous(memory_format=device.layout)
     bias = layer.weights.bias.to(device.arithmetic) if layer.bias else None
     if conv.shuffled:
-        return Operator(device, lambda x: F.pixel_shuffle(F.conv2d(x, weight, bias), 2), copies=2)
+        run = _finished(layer, lambda x: F.pixel_shuffle(F.conv2d(x, weight, bias), 2))
+        return Operator(device, run, copies=2)
     if conv.transposed:
         # Padding 0 makes one row and column before those asked for, of the first ones alone.
         return Operator(
             device, lambda x: F.conv_transpose2d(x, weight, bias, stride=2)[:, :, 1:, 1:]
         )
-    return Operator(device, lambda x: F.conv2d(x, weight, bias, conv.stride))
+    return Operator(device, _finished(layer, lambda x: F.conv2d(x, weight, bias, conv.stride)))
+
+
+def _finished(layer: Layer, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """With what stands behind the convolution."""
+    return (lambda x: run(x).tanh_()) if layer.tanh else run
 
 
 def _narrow(layer: Layer, device: Device) -> tuple[Callable[[Tensor], Tensor], int]:
@@ -71,6 +79,7 @@ class Operator:
     copies: int = 1
     row_grid: int = 1
     column_grid: int = 1
+    cuts_strips: ClassVar[bool] = False
 
     def convolve(self, window: Tensor, scratch: Scratch) -> Tensor:
         """Made of the window; see `window.Convolve`."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def _both_ways(transform: tuple[tuple[float, ...], ...]) -> Tensor:
 def make(layer: Layer, device: Device) -> Kernel | None:
     """The Winograd form of a 3x3 convolution of stride 1 of enough channels, on the CPU."""
     conv, weight = layer.conv, layer.weights.weight
-    if not device.cpu or conv.kernel != 3 or conv.stride != 1 or conv.doubles:
+    if not device.cpu or conv.kernel != 3 or conv.stride != 1 or conv.doubles or layer.tanh:
         return None
     if min(weight.shape[:2]) < _FEWEST_CHANNELS:
         return None
@@ -72,6 +73,7 @@ class Winograd:
 
     layer: Layer
     device: Device
+    cuts_strips: ClassVar[bool] = False
 
     def footprint(self, step: Step, images: int, rows: int) -> Footprint:
         """See `Kernel.footprint`."""
