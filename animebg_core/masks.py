@@ -132,6 +132,9 @@ def mix(original: Tensor, painted: Tensor, amount: float | Tensor) -> Tensor:
     Args:
         amount: 0 gives the original exactly, 1 the painted; a number or [B, H, W]. Channels from
             the fourth on (alpha) are the original's.
+
+    Returns:
+        A tensor that may be `painted` itself.
     """
     colour = original[..., :3]
     mixed = painted.to(colour.dtype)

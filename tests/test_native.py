@@ -15,6 +15,7 @@ from animebg_core.engine import kernels
 from animebg_core.engine.kernels import native, native_rows
 from animebg_core.engine.plan import headrooms, sweep_bytes
 from animebg_core.engine.schedule import schedule
+from animebg_core.errors import MemoryBudgetError
 
 animebg_kernels = pytest.importorskip("animebg_kernels", reason="pip install ./kernels")
 # Two results that differ only in the order of float32 operations, one of them through Winograd's
@@ -143,17 +144,55 @@ def test_the_room_above_a_map_is_planned_and_taken_for_one_picture_alone(written
     ((64, 128, 256), oracle.random_state),
     ((32, 64, 64), oracle.random_lite_state),
 ])  # fmt: skip
-def test_strips_are_higher_with_them_and_memory_is_less(channels, made, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_strips_are_higher_with_them_and_memory_is_less(
+    channels, made, dtype, tmp_path, monkeypatch
+):
     path = tmp_path / "style.pth"
-    generator = _save(made(channels, 1), path)
-    sizes = [(480, 720), (1152, 768), (2000, 3000), (3024, 4032)]
-    plans = [plan_run(generator, *size, budget=1 << 40) for size in sizes]
+    _save(made(channels, 1), path)
+    generator = load_generator(path, dtype=dtype)
+    sizes = [(480, 720), (1152, 768), (2000, 3000), (3024, 4032), (600, 8000), (400, 20_000)]
+    cases = [(size, masked) for size in sizes for masked in (False, True)]
+    plans = [plan_run(generator, *size, budget=1 << 40, masked=masked) for size, masked in cases]
     monkeypatch.setattr(native, "_library", lambda: None)
-    without = load_generator(path)
-    for plan, size in zip(plans, sizes, strict=True):
-        other = plan_run(without, *size, budget=1 << 40)
-        assert plan.block_rows > 2 * other.block_rows
+    without = load_generator(path, dtype=dtype)
+    for plan, (size, masked) in zip(plans, cases, strict=True):
+        other = plan_run(without, *size, budget=1 << 40, masked=masked)
+        assert plan.block_rows > other.block_rows or size[1] > 5000
         assert plan.peak_bytes <= other.peak_bytes
+
+
+def test_they_give_up_high_strips_before_a_level(style):
+    generator, _ = style
+    height, width = 200, 300
+    plans = [plan_run(generator, height, width, budget=1 << 40)]
+    while True:
+        try:
+            plans.append(plan_run(generator, height, width, budget=plans[-1].peak_bytes - 1))
+        except MemoryBudgetError:
+            break
+    assert plans[0].block_rows > plans[0].rows
+    assert plans[1] == replace(
+        plans[0], block_rows=plans[0].rows // 2, peak_bytes=plans[1].peak_bytes
+    )
+    assert (plans[-1].rows, plans[-1].block_rows) == (4, 4)
+
+
+def test_kernels_of_another_version_are_left_alone(style, monkeypatch, caplog):
+    generator, state = style
+    image = torch.rand(1, 20, 24, 3)
+    native._library.cache_clear()
+    monkeypatch.setattr(animebg_kernels, "INTERFACE", 1)
+    monkeypatch.setattr(animebg_kernels, "Conv", None)
+    try:
+        assert native.instruction_set() is None
+        painted = stylize(image, generator)
+    finally:
+        native._library.cache_clear()
+    assert (painted - oracle.stylize(state, image)).abs().max() < ROUNDING
+    assert [
+        record.message for record in caplog.records if "pip install ./kernels" in record.message
+    ]
 
 
 @pytest.mark.parametrize("channels", [3, 4])

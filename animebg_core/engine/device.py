@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # that of the small ones. At 768 x 1152 those take 8% less time than with 24,000, and 15% less than
 # with 96,000, which the caches do not hold.
 _CPU_STRIP = 24_000 * 64
+_CUT_STRIP = (
+    16_000  # pixels in the residual blocks: more would take more memory than torch's kernels
+)
 _GPU_STRIP = 1 << 20  # pixels: a strip should fill the device
 _SMALLEST_ROWS = 4
 # What the convolution library, its threads and the heap take beside the tensors: 7 to 20 MiB as
@@ -132,16 +135,21 @@ class Device:
             width: of the picture, in pixels.
             together: pictures run together.
             channels: of the network's first map.
-            cut: the blocks' kernels cut strips themselves (`Kernel.cuts_strips`). High ones take
-                0.85 of the time of the small networks then, and as much memory in all as torch's
-                kernels with low ones.
+            cut: the blocks' kernels cut strips themselves (`Kernel.cuts_strips`): then high ones
+                are tried first, which take 0.85 of the time of the small networks.
         """
         pixels = _CPU_STRIP // max(32, channels) if self.cpu else _GPU_STRIP
         rows = max(16, min(pixels // (width * together) // 16 * 16, 64 if self.cpu else 1 << 14))
         sizes = [rows]
         while sizes[-1] > _SMALLEST_ROWS:
             sizes.append(max(_SMALLEST_ROWS, sizes[-1] // 8 * 4))
-        return [(size, size * 3 // 2 if cut else max(4, size // 2)) for size in sizes]
+        found: list[tuple[int, int]] = []
+        for size in sizes:
+            low = max(_SMALLEST_ROWS, size // 2)
+            high = min(size * 3 // 2, _CUT_STRIP // max(1, width // 4))
+            found += [(size, high)] if cut and high > low else []
+            found.append((size, low))
+        return found
 
     def take_map(self, *shape: int, dtype: torch.dtype) -> Tensor:
         """A map [N, C, H, W] of any content, in this layout."""

@@ -214,7 +214,7 @@ def _statistics_bytes(
     values = plan.batch * rows * sweep.size[1] * sweep.steps[-1].outputs
     itemsize = device.arithmetic.itemsize
     if not sweep.gathers:
-        # The picture's rows: through tanh, as RGB, mixed.
+        # The picture's rows: as they are made, as RGB, mixed.
         return values * (itemsize + 3 * 4), {}
     beside = itemsize * values  # the rows themselves
     if plan.map_dtype != torch.float32:

@@ -1,5 +1,5 @@
 /* Convolutions of the AnimeBG networks on a CPU, each fused with what stands around it: the norm, the
- * ReLU and the padding of what it reads, and the moments of what it makes.
+ * ReLU and the padding of what it reads, and the moments or the tanh of what it makes.
  *
  * A plain C interface over pointers, so that one library for a platform serves every Python and every
  * torch. Maps are one image in NHWC: rows of pixels, the channels of a pixel together. Every function may

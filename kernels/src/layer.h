@@ -22,7 +22,7 @@ static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 /* How a convolution is computed. All but the first multiply directly, at every "position": an output pixel,
  * or a group of them. */
 typedef enum {
-  WINOGRAD,   /* 3x3 of stride 1 */
+  WINOGRAD,   /* 3x3 of stride 1, without tanh */
   DIRECT,     /* any: a position is a pixel, or the 2x2 that one is shuffled to */
   COLUMNS,    /* three channels in, 7x7: the 21 numbers of a row lie together already */
   PHASES,     /* three channels out: five pixels side by side make 15 */
@@ -78,7 +78,7 @@ struct ab_job {
   int64_t scratch_each;
 };
 
-/* The positions, or tiles, of a task. */
+/* The positions of a task: their rows [top, bottom), of tiles those of the output, and how many side by side. */
 typedef struct {
   int32_t top, bottom, left, width;
 } region_t;

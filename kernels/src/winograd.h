@@ -153,10 +153,11 @@ static void winograd_products(const ab_job *job, int32_t task, int32_t tiles, co
   const int32_t length = layer->inputs / BLOCK;
   int32_t firsts[MOST_TILES + 1];
   for (int32_t b = 0; b <= blocks; b++) firsts[b] = piece(tiles, blocks, b);
-  ahead_t ahead = look_ahead(job, task, (int64_t)PLANES * (layer->outputs / layer->panel) * blocks * length);
   /* Where the second cache cannot hold all weights, those of the next panel are asked for instead: 15% at 256
    * channels. */
   const int far = layer->numbers * (int64_t)sizeof(float) > 4 << 20;
+  ahead_t ahead = {.count = 0};
+  if (!far) ahead = look_ahead(job, task, (int64_t)PLANES * (layer->outputs / layer->panel) * blocks * length);
   const int32_t far_lines = (layer->panel + blocks - 1) / blocks;
   for (int p = 0; p < PLANES; p++)
     for (int32_t panel = 0; panel < layer->outputs; panel += layer->panel) {

@@ -104,6 +104,7 @@ static int check(const char *set, uint64_t seed) {
   if (kind == 1) *v = (ab_conv){3, 1, 0, 1, v->reflect, 0, among(0, 1), v->inputs, 4 * among(1, 8)};
   if (kind == 2) *v = (ab_conv){7, among(1, 2), 0, 0, v->reflect, v->normed, 0, 3, v->outputs};
   if (kind == 3) *v = (ab_conv){v->kernel, 1, 0, 0, v->reflect, 0, among(0, 1), v->inputs, 3};
+  if (kind > 3 && !v->normed) v->tanh = among(0, 1);
   g.height = among(1, 14);
   g.width = among(1, among(0, 9) ? 14 : 130);
   g.normed = among(0, 1);

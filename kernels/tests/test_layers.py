@@ -80,6 +80,25 @@ def test_a_flat_map_has_no_variance_but_rounding(library):
     assert (m2 / (16 * 64)).sqrt().max() <= 1e-6 * 100
 
 
+def test_tanh_is_tanh_from_end_to_end(library):
+    case = replace(
+        random_case(0), kernel=1, stride=1, transposed=False, shuffled=False, normed=False,
+        tanh=True, inputs=1, outputs=2, height=1, width=40_001, norm=False, clamped=False,
+        relu=False, source_type=torch.float32, made_type=torch.float32, strips=(1,), crop=0,
+        threads=1,
+    )  # fmt: skip
+    given = inputs_of(case)
+    numbers = torch.linspace(-20, 20, 40_001)
+    numbers[0], numbers[-1] = -torch.inf, torch.inf
+    given["source"] = numbers[None, :, None]
+    given["weight"].fill_(1)
+    given["bias"] = torch.tensor([0, torch.nan])
+    made, none = run(library, case, given).made[0].unbind(1)
+    assert (made.double() - numbers.double().tanh()).abs().max() <= 4e-7
+    assert made.abs().max() <= 1
+    assert none.isnan().all()  # a broken network is not to look like a black picture
+
+
 def test_what_is_not_at_hand_is_refused(library):
     case = random_case(3)
     given = inputs_of(case)

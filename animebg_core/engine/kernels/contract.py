@@ -25,7 +25,7 @@ class Layer:
 
     Attributes:
         bias: the bias is added. A norm takes it away again, so that it need not be before one.
-        tanh: what is made goes through tanh: it is the picture.
+        tanh: what is made goes through tanh, which is the kernel's to do: it is the picture.
     """
 
     conv: Conv
@@ -72,7 +72,8 @@ class Rows(Protocol):
     width: int
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Rows [start, stop) as [N, C, stop - start, width], raw: before any norm of their own.
+        """Rows [start, stop) as [N, C, stop - start, width], raw: before any norm of their own, the
+        picture's behind their tanh.
 
         They may lie in scratch memory: they are good until the next rows are asked for.
         """

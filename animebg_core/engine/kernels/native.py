@@ -1,5 +1,6 @@
 """Fused kernels for the CPU, where the distribution `animebg-kernels` is installed: norm, ReLU and
-padding as a map is read, moments as one is written, 3x3 convolutions by Winograd at all widths.
+padding as a map is read, moments or tanh as one is written, 3x3 convolutions by Winograd at all
+widths.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import animebg_kernels
 
 _log = logging.getLogger(__name__)
+
+_INTERFACE = 2  # of the distribution, which this is written for
 
 
 def make(layer: Layer, device: Device) -> Kernel | None:
@@ -52,6 +55,14 @@ def _library() -> animebg_kernels.Library | None:
     try:
         import animebg_kernels as kernels
     except ModuleNotFoundError:
+        return None
+    if kernels.INTERFACE != _INTERFACE:
+        _log.warning(
+            "the native kernels are not used: those installed are of another version of AnimeBG "
+            "(interface %s, wanted is %s); install them again: pip install ./kernels",
+            kernels.INTERFACE,
+            _INTERFACE,
+        )
         return None
     try:
         library = kernels.load()
@@ -94,8 +105,8 @@ def _agrees(library: animebg_kernels.Library) -> bool:
         first, second = (inputs, outputs) if conv.transposed else (outputs, inputs)
         weight = normal(first, second, conv.kernel, conv.kernel)
         weight *= (inputs * conv.kernel**2) ** -0.5
-        layer = Layer(conv, ConvWeights(weight, normal(outputs)), bias, tanh=outputs == 3)
         made = outputs // 4 if conv.shuffled else outputs
+        layer = Layer(conv, ConvWeights(weight, normal(outputs)), bias, tanh=made == 3)
         source = normal(1, inputs, 9, 11)
         size = (conv.output_size(9), conv.output_size(11))
         before = Stage("before", (), 1)

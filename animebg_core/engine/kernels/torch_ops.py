@@ -31,9 +31,10 @@ def make(layer: Layer, device: Device) -> Kernel:
         return Operator(device, run, copies=2)
     if conv.transposed:
         # Padding 0 makes one row and column before those asked for, of the first ones alone.
-        return Operator(
-            device, lambda x: F.conv_transpose2d(x, weight, bias, stride=2)[:, :, 1:, 1:]
+        run = _finished(
+            layer, lambda x: F.conv_transpose2d(x, weight, bias, stride=2)[:, :, 1:, 1:]
         )
+        return Operator(device, run)
     return Operator(device, _finished(layer, lambda x: F.conv2d(x, weight, bias, conv.stride)))
 
 
