@@ -138,7 +138,8 @@ def mix(original: Tensor, painted: Tensor, amount: float | Tensor) -> Tensor:
     """
     colour = original[..., :3]
     mixed = painted.to(colour.dtype)
-    if isinstance(amount, Tensor) or amount != 1:
-        weight = amount[..., None].to(colour.dtype) if isinstance(amount, Tensor) else amount
-        mixed = torch.lerp(colour, mixed, weight)
+    if isinstance(amount, Tensor):
+        mixed = torch.lerp(colour, mixed, amount[..., None].to(colour.dtype))
+    elif amount != 1:
+        mixed = torch.lerp(colour, mixed, amount)
     return mixed if original.shape[-1] == 3 else torch.cat([mixed, original[..., 3:]], -1)

@@ -88,9 +88,9 @@ def plan_run(
     device = Device.of(generator)
     if budget is None:
         budget = device.free_memory()
-    blocks = [stage.name for stage in generator.stages if stage.in_block]
     kernels = choose(generator, device)
-    cut = all(kernel.cuts_strips for (name, _), kernel in kernels.items() if name in blocks)
+    blocks = [stage for stage in generator.stages if stage.in_block]
+    cut = all(kernels[s.name, i].cuts_strips for s in blocks for i in range(len(s.convs)))
     least: RunPlan | None = None
     for level in _levels(height * width):
         for together in _halvings(batch if device.batches else 1):

@@ -26,17 +26,16 @@ static ahead_t look_ahead(const ab_job *job, int32_t task, int64_t blocks) {
   const ab_layer *layer = job->layer;
   const ab_rows *r = job->rows;
   const int tiles = layer->form == WINOGRAD;
-  const int64_t doubles = layer->form == TRANSPOSED || layer->conv.shuffled ? 2 : 1;
+  const int64_t rows = doubles(layer) ? 2 : 1; /* of a position, and pixels of each */
   const int64_t pixel = layer->channels * type_size(r->made_type);
-  const int64_t apart = (tiles ? TILE : doubles * layer->phases) * pixel;
+  const int64_t apart = (tiles ? TILE : rows * layer->phases) * pixel;
   const int64_t read_pixel = layer->conv.inputs * type_size(r->source_type);
   const int64_t read_apart = (tiles ? TILE : layer->step) * read_pixel;
   ahead_t a = {.count = 0};
 
   const region_t own = region_of(job, task);
-  for (int64_t y = most(doubles * own.top, r->start); y < least(doubles * own.bottom, r->stop); y++)
-    look_at(&a, (char *)r->made + (y - r->start) * r->made_row * type_size(r->made_type) + own.left * apart,
-            own.width * apart);
+  for (int64_t y = most(rows * own.top, r->start); y < least(rows * own.bottom, r->stop); y++)
+    look_at(&a, made_row(r, y) + own.left * apart, own.width * apart);
   /* The threads take one task each in turn, about. Its first rows have been read for those above it. */
   task += (int32_t)most(1, r->threads);
   if (task < job->tasks) {

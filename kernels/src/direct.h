@@ -192,7 +192,7 @@ static void direct_output(const ab_job *job, const float *from, int32_t width, i
   const ab_rows *r = job->rows;
   const int64_t size = type_size(r->made_type);
   if (y < r->start || y >= r->stop || x >= r->made_width) return;
-  char *row = (char *)r->made + (y - r->start) * r->made_row * size;
+  char *row = made_row(r, y);
   if (layer->form == PHASES) { /* the numbers of a position lie together, those of all of them as well */
     const int64_t numbers = layer->phases * layer->channels, end = (int64_t)r->made_width * layer->channels;
     int64_t at = (int64_t)x * layer->channels;
@@ -224,7 +224,7 @@ static void shuffled_output(const ab_job *job, const float *from, int32_t width,
   const int64_t end = (int64_t)r->made_width * layer->channels, beyond = least(end, (x + width) * numbers);
   for (int32_t i = 0; i < 2; i++) {
     if (2 * y + i < r->start || 2 * y + i >= r->stop) continue;
-    char *row = (char *)r->made + (2 * y + i - r->start) * r->made_row * size;
+    char *row = made_row(r, 2 * y + i);
     for (int64_t first = i * numbers; first < (i + 1) * numbers;) {
       const int64_t panel = first / layer->panel, within = first % layer->panel;
       const int64_t count = least((i + 1) * numbers - first, layer->panel - within);

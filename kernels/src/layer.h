@@ -113,4 +113,12 @@ static inline const char *source_row(const ab_job *job, int64_t y) {
   return (const char *)r->source + (y - r->first) * r->source_row * type_size(r->source_type);
 }
 
+/* The first number of row `y`, one of [start, stop), of the map that is made. */
+static inline char *made_row(const ab_rows *r, int64_t y) {
+  return (char *)r->made + (y - r->start) * r->made_row * type_size(r->made_type);
+}
+
+/* Whether a position is 2x2 pixels. */
+static inline int doubles(const ab_layer *layer) { return layer->form == TRANSPOSED || layer->conv.shuffled; }
+
 #endif

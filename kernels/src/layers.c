@@ -191,8 +191,7 @@ static ab_job cut(const ab_layer *l, int32_t start, int32_t stop, int32_t width,
     across = MOST_TILES - 2;
     numbers = PLANES * ((int64_t)MOST_TILES * (l->inputs + l->outputs) + 8 * BLOCK);
   } else {
-    const int doubles = l->form == TRANSPOSED || l->conv.shuffled;
-    if (doubles) {
+    if (doubles(l)) {
       job.top = start / 2;
       job.height = (stop + 1) / 2 - job.top;
       width = (width + 1) / 2;
@@ -244,8 +243,7 @@ static void one_task(void *shared, int32_t task, int32_t worker) {
 
 /* Whether the source has every row that [start, stop) is made of. */
 static int rows_missing(const ab_layer *l, const ab_rows *r) {
-  const int doubles = l->form == TRANSPOSED || l->conv.shuffled;
-  const int64_t start = doubles ? r->start / 2 : r->start, stop = doubles ? (r->stop + 1) / 2 : r->stop;
+  const int64_t start = doubles(l) ? r->start / 2 : r->start, stop = doubles(l) ? (r->stop + 1) / 2 : r->stop;
   const int64_t first = start * l->conv.stride - l->before;
   int64_t last = (stop - 1) * l->conv.stride - l->before + l->taps_y;
   if (l->form == TRANSPOSED && r->stop % 2) last--; /* the last row is made of one row alone */

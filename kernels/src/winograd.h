@@ -217,7 +217,7 @@ INLINE void panel_to_pixels(const ab_job *job, const int32_t type, const int par
   const ab_rows *r = job->rows;
   const int64_t pixel = (int64_t)layer->channels * type_size(type), row = r->made_row * type_size(type);
   const int32_t height = least(TILE, r->stop - top);
-  char *to = (char *)r->made + (top - r->start) * row + begin * TILE * pixel + panel * type_size(type);
+  char *to = made_row(r, top) + begin * TILE * pixel + panel * type_size(type);
   vec mean[VECTORS], m2[VECTORS];
   for (int i = 0; i < VECTORS; i++) mean[i] = m2[i] = splat(0);
   float count = 0;
