@@ -155,7 +155,13 @@ class Bar:
     def show(self, images: torch.Tensor) -> None:
         """Send the first of the images [B, H, W, 3], in [0, 1], to the node as a preview."""
         pixels = images[0].float().mul(255).round().byte().cpu()
-        preview = ("JPEG", Image.fromarray(pixels.numpy()), _PREVIEW)
+        picture = Image.fromarray(pixels.numpy())
+        # The host shrinks it; a side of which it leaves nothing would end the whole server.
+        least = math.ceil(max(picture.size) / _PREVIEW)
+        if min(picture.size) < least:
+            width, height = picture.size
+            picture = picture.resize((max(width, least), max(height, least)))
+        preview = ("JPEG", picture, _PREVIEW)
         self._bar.update_absolute(self._step, _STEPS, preview)
 
 

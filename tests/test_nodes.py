@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import importlib.util
+import io
 import json
 import re
 import sys
@@ -15,7 +16,7 @@ import pytest
 import torch
 from comfy_stand_ins import Answers, Interrupted
 from node_contract import CONTRACT, broken_promises, promised_by_schema
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -509,6 +510,14 @@ def test_a_preview_is_the_first_image_as_the_host_wants_it(host, nodes):
     ((kind, picture, longest),) = host.previews
     assert (kind, picture.size, longest) == ("JPEG", (6, 4), 512)
     assert picture.getpixel((0, 0)) == (128, 128, 128)
+
+
+@pytest.mark.parametrize("width, height", [(5000, 3), (1, 1280), (1281, 1), (20_000, 1)])
+def test_something_is_left_of_the_preview_of_a_thin_image(host, nodes, width, height):
+    nodes.host.Bar().show(torch.full((1, height, width, 3), 0.5))
+    ((_, picture, longest),) = host.previews
+    # As a host sends it: what has no pixels cannot be saved, and its server ends.
+    ImageOps.contain(picture, (longest, longest)).save(io.BytesIO(), format="JPEG")
 
 
 def test_the_sample_film_moves_and_sounds(nodes):
