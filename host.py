@@ -226,8 +226,10 @@ def register_model_folder(suffixes: Iterable[str]) -> None:
 
 def model_files() -> list[str]:
     """Checkpoints in the model folders, by their paths there."""
-    # What begins with a dot is a download that is not finished.
-    return [name for name in folder_paths.get_filename_list(FOLDER) if not name.startswith(".")]
+    # What begins with a dot is a download that is not finished. The host lists links to nowhere.
+    names = [name for name in folder_paths.get_filename_list(FOLDER) if not name.startswith(".")]
+    folders = folder_paths.get_folder_paths(FOLDER)
+    return [name for name in names if any(os.path.isfile(os.path.join(f, name)) for f in folders)]
 
 
 def model_folder() -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from comfy_api.latest import io
 
-from .animebg_core import DEFAULT_PAINTING_SIZE
+from .animebg_core import DEFAULT_PAINTING_SIZE, OptionError
 
 CATEGORY = "AnimeBG"
 AnimeBGModel = io.Custom("ANIMEBG_MODEL")
@@ -64,3 +66,13 @@ def painting_size(what: str) -> io.Int.Input:
             f"fast. 0: the {what}'s own size, exactly."
         ),
     )
+
+
+def check(name: str, value: str, options: Sequence[str]) -> None:
+    """Refuse a value that a list does not have: older hosts hand it on as it is.
+
+    Raises:
+        OptionError: `value` is none of `options`.
+    """
+    if value not in options:
+        raise OptionError(f"{name} is one of {', '.join(options)}, not {value}")

@@ -41,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 # Labels and not keys: what stands in a saved workflow is what its reader sees.
 _STYLES = {style.label: style for style in (*STYLES.values(), *LITE_STYLES.values())}
+_PRECISIONS = ("auto", *PRECISIONS)
+_BATCHES = ("images", "frames")
 
 
 class AnimeBGLoadModel(io.ComfyNode):
@@ -75,8 +77,8 @@ class AnimeBGLoadModel(io.ComfyNode):
                 host.advanced(
                     io.Combo.Input(
                         "precision",
-                        options=["auto", *PRECISIONS],
-                        default="auto",
+                        options=list(_PRECISIONS),
+                        default=_PRECISIONS[0],
                         tooltip=(
                             "Number format of the network. auto: fp16 on graphics cards where "
                             "ComfyUI says that it is good, else fp32. On a CPU, fp16 and bf16 save "
@@ -187,8 +189,8 @@ class AnimeBGApplyStyle(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "batch",
-                    options=["images", "frames"],
-                    default="images",
+                    options=list(_BATCHES),
+                    default=_BATCHES[0],
                     optional=True,
                     tooltip=(
                         "images: each of a batch is painted for itself. frames: they are a film in "
@@ -220,6 +222,7 @@ class AnimeBGApplyStyle(io.ComfyNode):
         memory_limit_gb: float = 0.0,
         batch: str = "images",
     ) -> io.NodeOutput:
+        inputs.check("batch", batch, _BATCHES)
         started, memory = time.monotonic(), host.Memory(model)
         model.load(0)  # a plan depends on where the network runs
         painter = Painter(
@@ -278,7 +281,7 @@ class AnimeBGBlendModels(io.ComfyNode):
     ) -> io.NodeOutput:
         parts = [(model_a, 1 - amount), (model_b, amount)]
         mixed = blend_generators([(model.generator, share) for model, share in parts])
-        name = " + ".join(f"{share:.0%} {model.name}" for model, share in parts if share)
+        name = " + ".join(f"{share:.0%} {_one(model.name)}" for model, share in parts if share)
         return io.NodeOutput(LoadedModel(mixed.to(host.offload_device()), name))
 
 
@@ -358,7 +361,13 @@ def _sizes(image: torch.Tensor, painting_size: int) -> str:
     return text if small == (height, width) else f"{text} by way of {small[1]} x {small[0]}"
 
 
+def _one(name: str) -> str:
+    """A model's name where it stands among others: a blend's in brackets, with its own shares."""
+    return f"({name})" if " + " in name else name
+
+
 def _dtype(precision: str) -> torch.dtype:
+    inputs.check("precision", precision, _PRECISIONS)
     if precision != "auto":
         return PRECISIONS[precision]
     return torch.float16 if host.fp16_is_good() else torch.float32

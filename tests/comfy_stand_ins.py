@@ -215,7 +215,8 @@ def _folders(answers: Answers) -> dict[str, Any]:
 
     def get_filename_list(folder_name):
         paths, extensions = known[folder_name]
-        found = {str(f.relative_to(p)) for p in paths for f in Path(p).rglob("*") if f.is_file()}
+        files = [(p, f) for p in paths for f in Path(p).rglob("*") if not f.is_dir()]
+        found = {str(f.relative_to(p)) for p, f in files}  # links to nowhere too
         return sorted(name for name in found if Path(name).suffix in extensions)
 
     def get_full_path_or_raise(folder_name, filename):

@@ -143,6 +143,7 @@ def test_the_loader_lists_styles_then_files_and_no_style_twice(nodes, folder):
     put(folder, ".animebg-download/kon/snapshots/kon_satoshi.safetensors")
     put(folder, ".animebg-download/part.safetensors")
     (folder / "README.md").write_text("not a model")
+    (folder / "unmounted.safetensors").symlink_to("nowhere")
     listed = options(nodes)
     shown = schemas(nodes)[0].inputs[0].extra_dict["animebg_styles"]
     assert list(shown) == listed[:8]
@@ -173,6 +174,14 @@ def test_a_style_in_any_model_folder_is_taken(host, nodes, folder, monkeypatch):
     model = nodes.AnimeBGLoadModel.execute("Satoshi Kon")[0]
     expected = nodes.load_generator(folder / "below/kon_satoshi.safetensors")
     assert torch.equal(model.generator.input.scale, expected.input.scale)
+
+
+def test_a_link_to_nowhere_hides_no_file(nodes, folder, monkeypatch):
+    (folder / "kon_satoshi.safetensors").symlink_to("nowhere")
+    put(folder, "below/kon_satoshi.safetensors", seed=3)
+    monkeypatch.setattr(nodes, "resolve_weights", None)  # nothing else is asked
+    assert nodes.AnimeBGLoadModel.execute("Satoshi Kon")[0].generator
+    assert nodes.AnimeBGLoadModel.fingerprint_inputs("Satoshi Kon")[0]
 
 
 def test_a_missing_style_is_downloaded_into_the_first_folder(host, nodes, folder, monkeypatch):
@@ -272,6 +281,17 @@ def test_precision_is_the_users_or_the_hosts(host, nodes, folder, precision, fp1
     assert {p.dtype for p in model.generator.parameters()} == {expected}
 
 
+def test_values_that_a_list_does_not_have_are_refused(nodes, folder, model):
+    put(folder, "own.safetensors")
+    with pytest.raises(nodes.AnimeBGError, match="precision is one of auto, fp32"):
+        nodes.AnimeBGLoadModel.execute("own.safetensors", "float16")
+    image = torch.rand(1, 8, 8, 3)
+    with pytest.raises(nodes.AnimeBGError, match="batch is one of images, frames, not film"):
+        nodes.AnimeBGApplyStyle.execute(model, image, batch="film")
+    with pytest.raises(nodes.AnimeBGError, match="detail is one of photo, painting, not all"):
+        nodes.AnimeBGApplyStyle.execute(model, image, detail="all")
+
+
 # --- Devices ---
 
 
@@ -355,6 +375,10 @@ def test_a_blend_is_between_its_models_and_is_said(nodes, folder):
         "100% b.safetensors",
     )
     assert half.patcher.model.generator is half.generator
+    # A blend of blends: whose shares are whose.
+    mixed = nodes.AnimeBGBlendModels.execute(half, b, 0.3)[0]
+    shares = "70% (50% a.safetensors + 50% b.safetensors) + 30% b.safetensors"
+    assert mixed.name == shares
 
 
 def test_an_empty_mask_gives_the_image_back(nodes, model):
