@@ -1,5 +1,6 @@
 """Photos as files: what is read as it looks, what is refused, and what is made whole again."""
 
+import base64
 import errno
 import io
 import os
@@ -14,6 +15,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from animebg_core.errors import ImageError
+from animebg_core.files import photos
 from animebg_core.files.photos import FORMATS, Photo, read_mask, read_photo, write_photo
 
 GREY, RGB, GREY_ALPHA, RGBA = 0, 2, 4, 6
@@ -75,10 +77,16 @@ def test_sixteen_bits_of_a_png_are_rounded_in_every_layout(read, kind, count):
     np.testing.assert_array_equal(read(png(values, kind)).pixels, wanted)
 
 
-def tiff(values, *entries, order="<", photometric=2, tail=b""):
-    """A TIFF of [H, W, C], uncompressed, in one strip, of any type; `entries` are further tags."""
+def tiff(values, *entries, order="<", photometric=2, tail=b"", planes=False):
+    """A TIFF of [H, W, C], uncompressed, in one strip, of any type; `entries` are further tags.
+
+    With `planes` each channel has a strip of its own.
+    """
     height, width, count = values.shape
-    data = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    strips = count if planes else 1
+    placed = np.moveaxis(values, -1, 0) if planes else values
+    data = placed.astype(values.dtype.newbyteorder(order)).tobytes()
+    size = len(data) // strips
     bits = 8 * values.dtype.itemsize
     tags = [
         (256, 4, [width]),
@@ -86,10 +94,11 @@ def tiff(values, *entries, order="<", photometric=2, tail=b""):
         (258, 3, [bits] * count),
         (259, 3, [1]),
         (262, 3, [photometric]),
-        (273, 4, [8]),
+        (273, 4, [8 + size * strip for strip in range(strips)]),
         (277, 3, [count]),
         (278, 4, [height]),
-        (279, 4, [len(data)]),
+        (279, 4, [size] * strips),
+        (284, 3, [2 if planes else 1]),
         *entries,
     ]
     extra, table = data + b"\0" * (len(data) % 2), b""
@@ -105,12 +114,58 @@ def tiff(values, *entries, order="<", photometric=2, tail=b""):
     return head + extra + struct.pack(f"{order}H", len(tags)) + table + (tail or b"\0" * 4)
 
 
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize("count", [3, 4])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_sixteen_bits_of_a_tiff_are_rounded(read, order):
-    values = DEEP[..., :3]
+def test_sixteen_bits_of_a_tiff_are_rounded(read, order, count, planes):
+    values = DEEP[..., :count]
+    straight_alpha = [(338, 3, [2])] * (count - 3)
     np.testing.assert_array_equal(
-        read(tiff(values, order=order)).pixels, np.rint(values / 257).astype(np.uint8)
+        read(tiff(values, *straight_alpha, order=order, planes=planes)).pixels,
+        np.rint(values / 257).astype(np.uint8),
     )
+
+
+def test_colours_of_sixteen_bits_times_their_alpha_are_divided_in_sixteen(read):
+    alpha = np.maximum(DEEP[..., 3:], 2000)
+    straight = DEEP[..., :3].astype(float)
+    values = np.concatenate([np.rint(straight * alpha / 65535), alpha], -1).astype(np.uint16)
+    pixels = read(tiff(values, (338, 3, [1]))).pixels
+    np.testing.assert_allclose(pixels[..., :3], straight / 257, rtol=0, atol=0.6)
+    np.testing.assert_array_equal(pixels[..., 3:], np.rint(alpha / 257))
+
+
+def test_planes_of_sixteen_bits_that_pillow_cannot_read_are_refused(read):
+    with pytest.raises(ImageError, match="CMYK of 16 bits in planes"):
+        read(tiff(DEEP, photometric=5, planes=True))
+
+
+@pytest.mark.parametrize("most", [255, 65_535])
+def test_of_32_bits_what_they_hold_tells_the_range(read, mask, most):
+    values = np.arange(240, dtype=np.int32).reshape(12, 20) * (most // 255)
+    data = encoded(Image.fromarray(values), "TIFF")
+    np.testing.assert_array_equal(read(data).pixels[..., 0], values // (most // 255))
+    np.testing.assert_allclose(mask(data), values / most, rtol=1e-6)
+
+
+# 16 bits, RGB, 4 x 2: a row of white (or of 60300) above one of (40300, 20300, 10300).
+_WHITE = (
+    b"|4;u>051Rl000040000200000000000000400002000000000000R#J0S^HI4*>!HQUDA90003200aa80smY81VDiQWB"
+    b"?@q0Yh?SVRU6=AYyqSPjF>!N>D{dAa-SPb7^mGATlmBE;Rp;015yA0000u00IA#&-^er1M9Dq!+51o001as``5?*3=j+"
+    b"%yVRWX)KSm;Fdz#-Z>c%wsHFed"
+)
+_BRIGHT = (
+    b"|4;u>051Rl000040000200000000000000400002000000000000R#J0S^HI4*>!HQUDA90003200aa80smY81VDiQWB"
+    b"?@q0Yh?SVRU6=AYyqSPjF>!N>D{dAa-SPb7^mGATlmBE;Rp;015yA0000v00IA#&-^ev1M9Hto-;rV=@$~JATT4x{tOTd"
+    b"8N1Y+^VCt#{4gL3L2s!!=cuIr*#"
+)
+
+
+def test_white_of_a_deep_jpeg_2000_never_becomes_black(read):
+    with pytest.raises(ImageError, match="JPEG 2000 of more than 8 bits"):
+        read(base64.b85decode(_WHITE))
+    pixels = read(base64.b85decode(_BRIGHT)).pixels
+    np.testing.assert_array_equal(pixels[:, 0], [[236, 236, 236], [157, 79, 40]])
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
@@ -336,6 +391,37 @@ def test_a_preview_in_the_cameras_own_block_does_not_stay(tmp_path, read, suffix
         pointer = ExifTags.IFD.Interop in inner
         assert not pointer or kept.get_ifd(ExifTags.IFD.Interop)[1] == "R98"
         assert pointer == (suffix != "tif")
+
+
+@pytest.mark.parametrize("place", ["jpg", "png", "webp"])
+def test_a_tag_of_another_type_than_usual_costs_only_the_exif(read, place):
+    # The description is no text but a fraction; the picture lies on its side.
+    description = struct.pack(">HHII", 0x10E, 5, 1, 38)
+    lying = struct.pack(">HHIHH", 0x112, 3, 1, 6, 0)
+    exif = (
+        struct.pack(">2sHIH", b"MM", 42, 8, 2) + description + lying + struct.pack(">3I", 0, 1, 3)
+    )
+    if place == "png":
+        data = png(PIXELS, RGB, chunk(b"eXIf", exif))
+    else:
+        kind, options = {"jpg": ("JPEG", {}), "webp": ("WEBP", {"lossless": True})}[place]
+        data = encoded(Image.fromarray(PIXELS), kind, exif=b"Exif\0\0" + exif, **options)
+    photo = read(data)
+    assert photo.pixels.shape == (20, 12, 3)
+    assert photo.exif == b""
+    assert "EXIF" in photo.notes[0]
+
+
+@pytest.mark.parametrize("error", [AttributeError("encode"), MemoryError(), ValueError("mode")])
+def test_whatever_a_conversion_raises_is_one_photos_error(read, mask, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(photos, "_to_rgb", fail)
+    monkeypatch.setattr(photos, "_mask_values", fail)
+    for reader in (read, mask):
+        with pytest.raises(ImageError):
+            reader(png(PIXELS, RGB))
 
 
 # --- Masks ---

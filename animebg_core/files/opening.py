@@ -6,6 +6,8 @@ import io
 import os
 import stat
 import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -32,7 +34,7 @@ _RAW_SUFFIXES = frozenset(
 # Where a file has 16 bits a channel, Pillow takes the byte of each number that these modes name as
 # the higher one. Read with the other order, the picture is the lower bytes.
 _LOWER = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "little" else "16L"}
-_DEEP = {"RGB", "RGBA", "RGBX"}
+_DEEP = {"RGB", "RGBA", "RGBX", "RGBa"}
 
 
 @dataclass(slots=True)
@@ -63,19 +65,31 @@ def open_picture(path: Path, *, mask: bool = False) -> Opened:
 
     Raises:
         ImageError: missing, no regular file, damaged, no picture, camera raw, high dynamic range,
-            or above `MAX_PIXELS`. The text does not name the file.
+            or above `MAX_PIXELS`. The text does not name the file. What a decoder makes of damage
+            may be any other error: see `damage_told`.
     """
-    head = b""
-    try:
-        with _regular(path) as file:
-            head = file.read(_HEAD)
-            file.seek(0)
+    with _regular(path) as file:
+        head = file.read(_HEAD)
+        file.seek(0)
+        try:
             return _read(path, file, head, mask)
+        except UnidentifiedImageError as error:
+            raise ImageError(_unidentified(path, head)) from error
+
+
+@contextmanager
+def damage_told() -> Generator[None]:
+    """Whatever is raised as an `ImageError`.
+
+    A damaged file can raise anything in a decoder, or later in what converts its pixels, and must
+    not stop the other photos.
+    """
+    try:
+        yield
     except ImageError:
         raise
     except Exception as error:
-        # A damaged file can raise anything in a decoder, and must not stop the other photos.
-        raise ImageError(_reason(path, error, head)) from error
+        raise ImageError(_reason(error)) from error
 
 
 def _regular(path: Path) -> BinaryIO:
@@ -114,7 +128,7 @@ def _read(path: Path, file: BinaryIO, head: bytes, mask: bool) -> Opened:
     colours = None if mask else _colours(image, png, head)
     image, more = _loaded(image, source)
     icc: bytes = (png.icc if png else None) or image.info.get("icc_profile") or b""
-    deep = None if mask and image.mode == "F" else _deep(image, source)
+    deep = None if mask and image.mode == "F" else _deep(image, source, mask)
     return Opened(image, deep, icc, colours, notes + more)
 
 
@@ -149,15 +163,7 @@ def _frame_note(source: BinaryIO) -> tuple[str, ...]:
     image = Image.open(source)
     try:
         frames: int = getattr(image, "n_frames", 1)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        LookupError,
-        RuntimeError,
-        ArithmeticError,
-    ):
+    except Exception:  # noqa: BLE001 - as in `damage_told`
         return ("of the pictures in it only the first can be read",)
     finally:
         source.seek(0)
@@ -167,36 +173,89 @@ def _frame_note(source: BinaryIO) -> tuple[str, ...]:
     return (f"holds {frames} pictures, only the first is painted",)
 
 
-def _deep(image: Image.Image, source: BinaryIO) -> NDArray[np.uint16] | None:
+def _deep(image: Image.Image, source: BinaryIO, mask: bool) -> NDArray[np.uint16] | None:
     """All bits of a decoded picture of more than 8 a channel; None of any other."""
     if image.mode == "F":
         raise ImageError(
             "floating-point pixels have no agreed range: save it with 8 or 16 bits first"
         )
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _deep_grey(image)
+        return _deep_grey(image, mask)
+    if image.format == "JPEG2000":
+        _check_white(image, source)
     name, _, bits = _stored(image).partition(";")
     if name == "LA" and bits == "16B":
-        four = _again(source, "RGBA", mode="RGBA").astype(np.uint16)  # a number in two channels
+        four = _again(source, lambda _: "RGBA", mode="RGBA").astype(np.uint16)
         return (four[..., ::2] * np.uint16(256) + four[..., 1::2]).astype(np.uint16)
-    if name not in _DEEP or bits not in _LOWER:
+    if order := _order_in_planes(image):
+        high = _again(source, lambda band: f"{band};{order}")
+        low = _again(source, lambda band: f"{band};{_LOWER[order]}")
+    elif name in _DEEP and bits in _LOWER and not _packed_planes(image):
+        bands = name.upper()
+        high = _again(source, lambda _: f"{bands};{bits}") if name == "RGBa" else np.asarray(image)
+        low = _again(source, lambda _: f"{bands};{_LOWER[bits]}")
+    else:
         return None
-    low = _again(source, f"{name};{_LOWER[bits]}")
-    high = np.asarray(image).astype(np.uint16)
-    deep = (high * np.uint16(256) + low).astype(np.uint16)
+    deep = (high.astype(np.uint16) * np.uint16(256) + low).astype(np.uint16)
+    if name == "RGBa":
+        return _straight(deep)
     key = image.info.get("transparency")
     if isinstance(key, tuple) and deep.shape[2] == 3:
         deep = _with_key(deep, np.array(cast("tuple[int, ...]", key)))
     return deep
 
 
-def _deep_grey(image: Image.Image) -> NDArray[np.uint16]:
+def _order_in_planes(image: Image.Image) -> str:
+    """The order of a number's two bytes in a TIFF with one channel after the other; "" of others.
+
+    Pillow forgets there how deep they are, and would take the bytes for pixels.
+    """
+    tags: Any = getattr(image, "tag_v2", None)
+    if _stored(image) not in ("R", "C") or not tags or tags.get(_TAGS["BitsPerSample"])[0] != 16:
+        return ""
+    if image.mode == "CMYK":
+        raise ImageError("CMYK of 16 bits in planes is not read: save it interleaved first")
+    return "16L" if tags.prefix == b"II" else "16B"
+
+
+def _packed_planes(image: Image.Image) -> bool:
+    """A TIFF of compressed planes, of which Pillow hands out the higher bytes alone."""
+    tags: Any = getattr(image, "tag_v2", {})
+    return tags.get(_TAGS["PlanarConfiguration"]) == 2
+
+
+def _straight(deep: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """RGBA whose colours are not multiplied by their alpha any more."""
+    alpha = deep[..., 3:].astype(np.uint64)
+    colours = (deep[..., :3] * np.uint64(65_535) + alpha // 2) // np.maximum(alpha, 1)
+    return np.concatenate([np.minimum(colours, 65_535).astype(np.uint16), deep[..., 3:]], -1)
+
+
+def _check_white(image: Image.Image, source: BinaryIO) -> None:
+    """Refuse a JPEG 2000 of more than 8 bits in several channels where white may have become black.
+
+    Pillow rounds to 8 bits without an upper end: what should be 256 is 0.
+    """
+    source.seek(0)
+    data = source.read()
+    sizes = data.find(b"\xff\x4f\xff\x51")  # the codestream begins with its sizes
+    if sizes < 0 or (data[sizes + 42] & 127) < 8:
+        return
+    if int(np.asarray(image).min()) == 0:
+        raise ImageError(
+            "JPEG 2000 of more than 8 bits in colour is not read: save it as PNG or TIFF first"
+        )
+
+
+def _deep_grey(image: Image.Image, mask: bool) -> NDArray[np.uint16]:
     values = np.asarray(image).astype(np.int64)
     tags: dict[int, Any] = getattr(image, "tag_v2", {})
     if values.min() < 0 or values.max() > 65_535:
         raise ImageError("32-bit pixels have no agreed range: save it with 8 or 16 bits first")
     if _stored(image) == "I;12":
         values = (values * 65_535 + 2047) // 4095
+    elif not mask and _stored(image).startswith("I;32") and values.max() <= 255:
+        values *= 257  # nobody uses all 32 bits: what it holds tells
     if tags.get(_TAGS["PhotometricInterpretation"]) == _WHITE_IS_ZERO:
         values = 65_535 - values
     deep = values.astype(np.uint16)[..., None]
@@ -222,8 +281,8 @@ def _stored(image: Image.Image) -> str:
     return image.info.get("animebg_raw_mode", "")
 
 
-def _again(source: BinaryIO, raw_mode: str, mode: str = "") -> NDArray[np.uint8]:
-    """The picture decoded once more, its bytes read in another way."""
+def _again(source: BinaryIO, raw_mode: Callable[[str], str], mode: str = "") -> NDArray[np.uint8]:
+    """The picture decoded once more, its bytes read in another way than that given."""
     source.seek(0)
     image: Any = Image.open(source)
     if mode:
@@ -232,7 +291,11 @@ def _again(source: BinaryIO, raw_mode: str, mode: str = "") -> NDArray[np.uint8]
     kept: list[Any] = image.tile
     for tile in kept:
         arguments: Any = tile[3]
-        arguments = (raw_mode, *arguments[1:]) if isinstance(arguments, tuple) else raw_mode
+        if isinstance(arguments, tuple):
+            first, *others = cast("tuple[Any, ...]", arguments)
+            arguments = (raw_mode(first), *others)
+        else:
+            arguments = raw_mode(arguments)
         make: Any = getattr(tile, "_make", tuple)  # a plain tuple in older releases
         tiles.append(make((*tile[:3], arguments)))
     image.tile = tiles
@@ -246,16 +309,18 @@ def too_large(size: str) -> str:
     return f"{size} is above {limit} megapixels: not opened, it may be a decompression bomb"
 
 
-def _reason(path: Path, error: Exception, head: bytes) -> str:
+def _unidentified(path: Path, head: bytes) -> str:
+    hint = unread_format(head)
+    if hint is None and path.suffix.lower() in (".heic", ".heif"):
+        hint = "HEIC is not read: convert it to JPEG or PNG first"
+    if hint is None and path.suffix.lower() in _RAW_SUFFIXES:
+        hint = CAMERA_RAW
+    return hint or "not a picture in a format that Pillow reads"
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return too_large("its size")
-    if isinstance(error, UnidentifiedImageError):
-        hint = unread_format(head)
-        if hint is None and path.suffix.lower() in (".heic", ".heif"):
-            hint = "HEIC is not read: convert it to JPEG or PNG first"
-        if hint is None and path.suffix.lower() in _RAW_SUFFIXES:
-            hint = CAMERA_RAW
-        return hint or "not a picture in a format that Pillow reads"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, MemoryError):

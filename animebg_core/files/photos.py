@@ -17,7 +17,7 @@ from ..errors import ImageError
 from .addresses import Location
 from .colours import srgb_of
 from .metadata import TURNS, for_tiff, orientation_and_exif
-from .opening import Opened, open_picture
+from .opening import Opened, damage_told, open_picture
 from .whole import whole_file
 
 _MAX_JPEG_EXIF = 65_533  # one JPEG segment less its length field
@@ -104,6 +104,7 @@ class Photo:
     notes: tuple[str, ...] = ()
 
 
+@damage_told()
 def read_photo(path: Path, *, longest: int | None = None) -> Photo:
     """The photo at `path`: first frame, EXIF orientation applied, 8 bits a channel, RGB or RGBA.
 
@@ -130,6 +131,7 @@ def read_photo(path: Path, *, longest: int | None = None) -> Photo:
     return Photo(np.array(image), exif, icc, opened.notes + note)
 
 
+@damage_told()
 def read_mask(path: Path) -> NDArray[np.float32]:
     """The picture at `path` as a mask [H, W] in [0, 1], 1 where to paint, EXIF orientation applied.
 
@@ -190,8 +192,6 @@ def write_photo(photo: Photo, target: Path, *, quality: int) -> None:
     """
     form = FORMATS[target.suffix.lower()]
     options: dict[str, Any] = {}
-    if photo.exif:
-        options["exif"] = for_tiff(photo.exif) if form.name == "TIFF" else photo.exif
     if photo.icc:
         options["icc_profile"] = photo.icc
     if form.name in ("JPEG", "WEBP"):
@@ -202,6 +202,8 @@ def write_photo(photo: Photo, target: Path, *, quality: int) -> None:
     image = Image.fromarray(photo.pixels)
     with whole_file(target) as file:
         try:
+            if photo.exif:
+                options["exif"] = for_tiff(photo.exif) if form.name == "TIFF" else photo.exif
             image.save(file, form.name, **options)
         except OSError:
             raise
