@@ -27,6 +27,11 @@ _ALIASES = [
     *("cartoon", "background", "Ghibli", "AnimeGAN", "CartoonGAN"),
 ]
 
+# Save Video lays a film as it is into .mp4 where nothing else is asked for, and fails.
+_TRANSPARENT = (
+    "transparency is kept, in ProRes 4444: for Save Video choose the codec h264, which has none"
+)
+
 
 class AnimeBGApplyStyleToVideo(io.ComfyNode):
     """Model and film to the painted film."""
@@ -100,6 +105,7 @@ class AnimeBGApplyStyleToVideo(io.ComfyNode):
         )
         source = _file(video)
         clip, output, trim = _film(source, _trim(video), painter, steadiness)
+        notes = [_TRANSPARENT] if clip.shape.alpha else []
         if not output.target.exists():
             run = FilmRun(
                 clip,
@@ -111,7 +117,8 @@ class AnimeBGApplyStyleToVideo(io.ComfyNode):
                 folder=host.work_folder(),
                 report=_Teller(),
             )
-            host.tell("\n".join(run.whole()))
+            notes += run.whole()
+        host.tell("\n".join(notes))
         return io.NodeOutput(InputImpl.VideoFromFile(str(output.target)))
 
 

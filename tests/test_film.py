@@ -309,6 +309,9 @@ def test_a_trim_is_the_same_frames_at_earlier_times(paint, tmp_path):
 def test_options_outside_their_range_are_refused(paint):
     with pytest.raises(OptionError, match="0 to 1"):
         paint(pan(2), steadiness=1.5)
+    for strength in (1.5, float("nan")):
+        with pytest.raises(OptionError, match=r"strength is a number from 0 .* to 1"):
+            paint(pan(2), strength=strength)
 
 
 class StopHere(Exception):  # noqa: N818 - no error

@@ -178,7 +178,7 @@ def test_a_style_in_any_model_folder_is_taken(host, nodes, folder, monkeypatch):
 
 def test_a_link_to_nowhere_hides_no_file(nodes, folder, monkeypatch):
     (folder / "kon_satoshi.safetensors").symlink_to("nowhere")
-    put(folder, "below/kon_satoshi.safetensors", seed=3)
+    put(folder, "rest/kon_satoshi.safetensors", seed=3)
     monkeypatch.setattr(nodes, "resolve_weights", None)  # nothing else is asked
     assert nodes.AnimeBGLoadModel.execute("Satoshi Kon")[0].generator
     assert nodes.AnimeBGLoadModel.fingerprint_inputs("Satoshi Kon")[0]
@@ -734,6 +734,21 @@ def test_a_film_is_painted_with_its_sound_and_the_part_that_the_host_means(nodes
     assert times_of(Path(whole.get_stream_source())) == times_of(film)
     (part,) = paint(model, _VideoFromFile(str(film), start_time=0.12, duration=0.2), strength=0.5)
     assert len(times_of(Path(part.get_stream_source()))) == 5
+
+
+def test_what_a_transparent_film_needs_of_save_video_is_said(nodes, model, host, tmp_path):
+    pytest.importorskip("av")
+    from clips import bars, make_clip
+    from comfy_stand_ins import _VideoFromFile
+
+    paint = nodes.AnimeBGApplyStyleToVideo.execute
+    for alpha in (False, True):
+        frames, pixels = [bars(24, 32, alpha=alpha)] * 2, "gbrap" if alpha else "gbrp"
+        clip = make_clip(tmp_path / f"{alpha}.mkv", frames, pixels=pixels)
+        for _ in range(2):  # painted, and found painted
+            (made,) = paint(model, _VideoFromFile(str(clip)), steadiness=0.0)
+            assert Path(made.get_stream_source()).suffix == (".mov" if alpha else ".mp4")
+            assert ("choose the codec h264" in host.texts[-1][1]) == alpha
 
 
 def test_a_batch_of_frames_is_painted_as_a_film_and_shows_them(nodes, model, host):

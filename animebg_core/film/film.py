@@ -22,6 +22,7 @@ from ..files.video.output import FilmOutput
 from ..files.video.reading import Clip
 from ..files.video.writing import Trim
 from ..files.whole import whole_file
+from ..masks import check_strength
 from ..painter import Painter
 from ..pipeline import plan_size
 from .frames import Frames
@@ -99,14 +100,14 @@ class FilmRun:
                 is finished is kept.
 
         Raises:
-            OptionError: steadiness outside 0..1.
+            OptionError: steadiness or strength outside 0..1.
         """
         check_steadiness(steadiness)
         self._clip, self._output, self._source = clip, output, source
         self._trim, self._report, self._folder = trim, report or _silent, folder
-        self._strength = painter.strength
+        self._strength = check_strength(painter.strength)
         self._painter = dataclasses.replace(painter, strength=1.0)
-        self._steadiness = steadiness if painter.strength > 0 else 0.0
+        self._steadiness = steadiness if self._strength > 0 else 0.0
         self._motion = find_motion()
         self._identity = film_identity(
             clip,
