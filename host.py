@@ -226,10 +226,19 @@ def register_model_folder(suffixes: Iterable[str]) -> None:
 
 def model_files() -> list[str]:
     """Checkpoints in the model folders, by their paths there."""
-    # What begins with a dot is a download that is not finished. The host lists links to nowhere.
-    names = [name for name in folder_paths.get_filename_list(FOLDER) if not name.startswith(".")]
     folders = folder_paths.get_folder_paths(FOLDER)
-    return [name for name in names if any(os.path.isfile(os.path.join(f, name)) for f in folders)]
+    return [
+        name
+        for name in folder_paths.get_filename_list(FOLDER)
+        if not name.startswith(".")  # a download that is not finished
+        and printable(name) == name  # a host that prints it loses the thread that runs prompts
+        and any(os.path.isfile(os.path.join(folder, name)) for folder in folders)  # no dead link
+    ]
+
+
+def printable(text: str) -> str:
+    """The text, with escapes for what no UTF-8 has, such as the bytes of a file's odd name."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def model_folder() -> Path:

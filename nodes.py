@@ -427,7 +427,7 @@ def _known(option: str) -> Style:
     """
     if option not in _STYLES:
         raise StyleError(
-            f'there is no style "{option}": choose one of {", ".join(_options())}, or put the file '
-            f"into {host.model_folder()} and refresh the page's node definitions (key R)"
+            f'there is no style "{host.printable(option)}": choose one of {", ".join(_options())}, '
+            f"or put the file into {host.model_folder()} and refresh the page's node definitions (key R)"
         )
     return _STYLES[option]

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -251,6 +252,17 @@ def test_an_unknown_style_is_refused_with_what_to_do(host, nodes, folder, style)
     assert asked(style=style) != asked(style=style)  # tried again, whatever came of it
     # Newer hosts would refuse it before, in words of their own, if this did not say otherwise.
     assert nodes.AnimeBGLoadModel.validate_inputs(style) is True
+
+
+def test_names_that_no_host_can_print_are_not_listed_and_print_as_escapes(nodes, folder):
+    try:
+        os.link(put(folder, "x.safetensors"), os.fsencode(folder) + b"/od\xff.safetensors")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    assert options(nodes)[8:] == ["x.safetensors"]
+    with pytest.raises(nodes.StyleError) as caught:
+        nodes.AnimeBGLoadModel.execute("od\udcff.safetensors")
+    assert 'no style "od\\udcff.safetensors"' in str(caught.value).encode("utf-8").decode("utf-8")
 
 
 def test_a_changed_file_is_noticed(nodes, folder):
