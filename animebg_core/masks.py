@@ -12,6 +12,7 @@ from .errors import MaskError, OptionError
 
 _LEAST_PIXELS = 1024
 _TINY = torch.finfo(torch.float32).tiny
+_ROUNDING = 1e-5  # of what is interpolated between numbers from 0 to 1
 
 
 def check_strength(strength: float) -> float:
@@ -64,6 +65,8 @@ def fit_mask(mask: Tensor, image: Tensor) -> Tensor:
     if mask.shape[1:] != (height, width):
         # Bilinear without antialiasing, as the host's own nodes resize masks.
         mask = F.interpolate(mask[:, None], (height, width), mode="bilinear")[:, 0]
+        # By rounding errors, which differ by machine, a pixel between zeros would be painted.
+        mask = mask.masked_fill(mask < _ROUNDING, 0)
     index = torch.arange(batch, device=mask.device) % mask.shape[0]
     return mask.clamp(0, 1)[index]
 

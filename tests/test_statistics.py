@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from animebg_core import OptionError, Statistics, gather_statistics, load_generator, stylize
+from animebg_core.engine.device import Scratch
+from animebg_core.engine.statistics import chunk
 
 # Two results that differ only in the order of float32 operations; seen: 4e-6.
 ROUNDING = 2e-5
@@ -177,3 +179,14 @@ def test_under_a_mask_they_are_those_of_what_it_paints(generator, painting_size)
     all_left_out = gather_statistics([image], generator, masks=[empty], **options)
     whole = gather_statistics([image], generator, **options)
     assert torch.equal(all_left_out.colour, whole.colour)
+
+
+def test_half_a_pixel_is_covered_however_it_is_rounded():
+    rows = torch.rand(1, 4, 5, 6)
+    found = [
+        chunk(rows, torch.full((1, 1, 5, 6), 0.5 + error), Scratch(torch.device("cpu")))
+        for error in (-1e-6, 0, 1e-6)
+    ]
+    for part in found:
+        assert torch.equal(part.low, rows.amin((2, 3))), "not counted"
+        assert torch.equal(part.high, rows.amax((2, 3))), "not counted"

@@ -231,3 +231,12 @@ def test_any_real_number_is_a_strength(value):
 def test_what_is_no_real_number_is_no_strength(value):
     with pytest.raises(OptionError):
         check_strength(value)
+
+
+def test_a_pixel_between_zeros_of_an_enlarged_mask_is_zero():
+    """Or machines that round differently would paint different pixels."""
+    mask = torch.tensor([[1.0, 0.0, 0.0, 1.0]])
+    for width in range(5, 400):
+        fitted = fit_mask(mask, torch.rand(1, 3, width, 3))
+        assert not ((fitted > 0) & (fitted < 1e-5)).any()
+    assert (fit_mask(torch.tensor([[1e-7, 0.0]]), torch.rand(1, 1, 4, 3)) == 0).all()

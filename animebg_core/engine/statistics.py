@@ -24,7 +24,8 @@ from ..network.design import NORM_EPS
 from .device import Scratch
 
 # A pixel of which the mask covers less than this does not count for the range of the painted area.
-_COVERED = 0.5
+# Not 0.5, which many a pixel is covered by, but for rounding errors.
+_COVERED = 0.499
 _PARTS = ("count", "mean", "m2", "low", "high")  # of `Moments`
 
 

@@ -1,0 +1,225 @@
+"""A graphics card that is not there: tensors that say they lie on `cuda` and compute on the CPU.
+
+What a real card would refuse is refused (tensors of both places in one operation), and what it
+would do is counted: transfers, waiting for it, and the memory that tensors take there.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+
+CARD = torch.device("privateuseone", 0)
+_aten = torch.ops.aten
+_COPIES = (_aten.copy_.default, _aten._to_copy.default)
+# What brings a value to Python, and so waits.
+_VALUES = (_aten._local_scalar_dense.default, _aten.equal.default, _aten.nonzero.default)
+
+
+@dataclass
+class Card:
+    """What happened on it.
+
+    Attributes:
+        total: bytes of its memory.
+        taken, peak: bytes that tensors take there now, and took at the worst moment.
+        up, down: transfers to it and from it, in bytes, one after another.
+        waits: what made the processor wait for it.
+    """
+
+    total: int = 1 << 40
+    taken: int = 0
+    peak: int = 0
+    up: list[int] = field(default_factory=list)
+    down: list[int] = field(default_factory=list)
+    waits: list[str] = field(default_factory=list)
+    _known: dict[int, int] = field(default_factory=dict)
+
+    def hold(self, inner: torch.Tensor) -> None:
+        """Count the memory of a tensor for as long as it lives."""
+        storage = inner.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        self._known[key] = storage.nbytes()
+        if self.taken + storage.nbytes() > self.total:
+            raise torch.OutOfMemoryError("CUDA out of memory (stand-in)")
+        self.taken += storage.nbytes()
+        self.peak = max(self.peak, self.taken)
+        weakref.finalize(storage, self._free, key)
+
+    def _free(self, key: int) -> None:
+        self.taken -= self._known.pop(key)
+
+
+_card = Card()
+
+
+class _Module(backend_registration._DummyBackendModule):
+    """What `torch.cuda` is to cuda."""
+
+    def mem_get_info(self, device=None):
+        return _card.total - _card.taken, _card.total
+
+    def memory_reserved(self, device=None):
+        return _card.taken
+
+    memory_allocated = memory_reserved
+
+    def empty_cache(self):
+        pass
+
+
+class OnCard(torch.Tensor):
+    """A tensor there; `inner` holds its numbers."""
+
+    inner: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, inner):
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=CARD,
+        )
+        made.inner = inner
+        return made
+
+    # What makes a module take such tensors for its parameters.
+    def __tensor_flatten__(self):
+        return ["inner"], None
+
+    @staticmethod
+    def __tensor_unflatten__(parts, context, size, stride):
+        return OnCard(parts["inner"])
+
+    def __repr__(self):
+        return f"OnCard({self.inner!r})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return _run(func, args, kwargs or {})
+
+
+class _Mode(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return _run(func, args, kwargs or {})
+
+
+def _run(func, args, kwargs):
+    if func not in _COPIES and torch._C._dispatch_has_kernel_for_dispatch_key(
+        func.name(), torch._C.DispatchKey.CompositeImplicitAutograd
+    ):
+        with _Mode():
+            made = func.decompose(*args, **kwargs)
+        if made is not NotImplemented:
+            return made
+    tensors = [*_tensors(args), *_tensors(kwargs.values())]
+    there = [t for t in tensors if isinstance(t, OnCard)]
+    wanted = kwargs.get("device")
+    on_card = bool(there)
+    if func in _COPIES:
+        on_card = _transfer(func, args, kwargs)
+    elif wanted is not None:
+        on_card = torch.device(wanted).type == CARD.type
+    elif there and any(t.dim() and not isinstance(t, OnCard) for t in tensors):
+        raise RuntimeError(f"expected all tensors on the same device: {func}")
+    if there and func in _VALUES:
+        _card.waits.append(str(func))
+    if wanted is not None:
+        kwargs = kwargs | {"device": torch.device("cpu")}
+    kwargs.pop("pin_memory", None)
+    made = func(*_mapped(_inner, args), **{name: _inner(value) for name, value in kwargs.items()})
+    return _outer(func, args, kwargs, made, on_card)
+
+
+def _tensors(values) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+
+
+def _mapped(change, value):
+    """What `change` makes of it, or of each that is in it."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_mapped(change, one) for one in value)
+    return change(value)
+
+
+def _inner(value):
+    return value.inner if isinstance(value, OnCard) else value
+
+
+def _outer(func, args, kwargs, made, on_card):
+    """What was made, as it looks from outside; what was written is what was given."""
+    names = [a.name for a in func._schema.arguments]
+    given = dict(zip(names, args, strict=False)) | kwargs
+    written = [
+        given[a.name]
+        for a in func._schema.arguments
+        if a.alias_info is not None and a.alias_info.is_write and a.name in given
+    ]
+    if written and func._schema.returns:
+        return written[0] if len(written) == 1 else tuple(written)
+
+    def wrap(value):
+        if not isinstance(value, torch.Tensor) or not on_card:
+            return value
+        _card.hold(value)
+        if value.is_inference():
+            return OnCard(value)
+        with torch.inference_mode(False):  # a view of an ordinary tensor is one in any mode
+            return OnCard(value)
+
+    return _mapped(wrap, made)
+
+
+def _transfer(func, args, kwargs) -> bool:
+    """Count a copy; whether what is made lies on the card."""
+    if func is _aten.copy_.default:
+        target, source = args[:2]
+        non_blocking = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
+        to, size = isinstance(target, OnCard), target.nbytes
+    else:
+        (source,) = args
+        non_blocking = kwargs.get("non_blocking", False)
+        device = kwargs.get("device")
+        to = (
+            isinstance(source, OnCard) if device is None else torch.device(device).type == CARD.type
+        )
+        size = source.nbytes
+    out = isinstance(source, OnCard)
+    if to != out:
+        (_card.up if to else _card.down).append(size)
+        if not non_blocking:
+            _card.waits.append(f"{'up' if to else 'down'} {size}")
+    return to
+
+
+@cache
+def _register() -> None:
+    """Once in a process."""
+    backend_registration._setup_privateuseone_for_python_backend(backend_module=_Module())
+
+
+@contextmanager
+def card(total: int = 1 << 40) -> Iterator[Card]:
+    """As long as this lasts, `cuda` is a card with so many bytes of memory."""
+    global _card
+
+    _card = made = Card(total)
+    _register()
+    with _Mode():
+        yield made
