@@ -121,7 +121,7 @@ class AnimeBGLoadModel(io.ComfyNode):
         except AnimeBGError as error:
             host.tell(str(error))  # newer hosts hide it below a traceback
             if host.others_go_on(getattr(cls.hidden, "prompt", None)):
-                _log.warning("%s: %s", style, error)
+                _log.warning("%s: %s", host.printable(style), error)
                 # With a value, since hosts drop an output that has none, block and all.
                 return io.NodeOutput(None, block_execution=str(error))
             raise error from None  # the host prints all that led to it otherwise
@@ -428,6 +428,7 @@ def _known(option: str) -> Style:
     if option not in _STYLES:
         raise StyleError(
             f'there is no style "{host.printable(option)}": choose one of {", ".join(_options())}, '
-            f"or put the file into {host.model_folder()} and refresh the page's node definitions (key R)"
+            f"or put the file into {host.model_folder()} and refresh the page's node definitions "
+            "(key R)"
         )
     return _STYLES[option]
