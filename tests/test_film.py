@@ -1,5 +1,6 @@
 """Films painted: cuts, fades, steadiness, and a film that no crash can change."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from clips import Sound, make_clip, packets, pictures, times_of  # noqa: E402
 from animebg_core import load_generator, stylize  # noqa: E402
 from animebg_core.errors import OptionError, VideoError  # noqa: E402
 from animebg_core.files.video.output import film_output  # noqa: E402
+from animebg_core.files.video.pictures import Animation  # noqa: E402
 from animebg_core.files.video.reading import Film  # noqa: E402
 from animebg_core.files.video.writing import Trim  # noqa: E402
 from animebg_core.film import film as film_module  # noqa: E402
@@ -304,6 +306,56 @@ def test_a_trim_is_the_same_frames_at_earlier_times(paint, tmp_path):
     assert min(sound) >= 0 and max(sound) < 0.3
     with pytest.raises(VideoError, match="nothing to paint"):
         paint(pan(20), name="late.mkv", trim=Trim(Fraction(99)))
+
+
+@pytest.mark.parametrize(
+    ("trim", "lasts"),
+    [
+        (Trim(), Fraction(2)),
+        (Trim(Fraction(1, 10), Fraction(1)), Fraction(9, 10)),
+        (Trim(stop=Fraction(1, 4)), Fraction(1, 4)),
+    ],
+    ids=["whole", "to a frame", "within a frame"],
+)
+def test_the_last_frame_stays_as_long_as_in_the_film(tmp_path, painter, trim, lasts):
+    from PIL import Image
+
+    pictures8 = [Image.fromarray((frame * 255).astype(np.uint8)) for frame in pan(5)]
+    durations = [100, 200, 400, 300, 1000]
+    others = {"save_all": True, "append_images": pictures8[1:], "duration": durations}
+    pictures8[0].save(tmp_path / "in.gif", **others)
+    found = []
+    for stopped in (False, True):
+        clip = Animation(tmp_path / "in.gif")
+        output = film_output(tmp_path / f"{stopped}.mkv", clip.shape, codec="ffv1", vectors=False)
+        one = dataclasses.replace(painter, strength=0.0)
+        if stopped:
+            FilmRun(clip, output, one, source=None, trim=trim).begin()
+            begun = FilmRun(clip, output, one, source=None, trim=trim)
+            begun.begin()
+            begun.paint(begun.missing())
+            clip = Animation(tmp_path / "in.gif")  # another process, which reads nothing again
+        FilmRun(clip, output, one, source=None, trim=trim).whole()
+        with av.open(str(output.target)) as film:
+            found.append(Fraction(film.duration, 1_000_000))
+    assert found == [lasts, lasts]
+
+
+def test_what_is_wrong_with_a_clip_is_said_once_and_again_when_it_goes_on(tmp_path, painter):
+    source = make_clip(tmp_path / "in.mkv", sixteen(pan(40)), pixels="yuv444p")
+    source.write_bytes(source.read_bytes()[: source.stat().st_size * 2 // 3])
+    clip = Film(source)
+    output = film_output(tmp_path / "out.mkv", clip.shape, codec="ffv1", vectors=False)
+    one = dataclasses.replace(painter, strength=0.0)
+    FilmRun(clip, output, one, source=None).begin()
+    notes = FilmRun(Film(source), output, one, source=None).whole()
+    assert len(notes) == 1 and "breaks off" in notes[0]
+
+
+def test_a_part_beyond_the_end_leaves_nothing_behind(paint, tmp_path):
+    with pytest.raises(VideoError, match="nothing to paint"):
+        paint(pan(3), trim=Trim(Fraction(9)))
+    assert {path.name for path in tmp_path.iterdir()} == {"in.mkv"}
 
 
 def test_options_outside_their_range_are_refused(paint):

@@ -178,8 +178,8 @@ class FilmRun:
 
     @property
     def notes(self) -> list[str]:
-        """What is not sound in the clip, as far as it has been read, a line each."""
-        return self._clip.notes
+        """What is not sound in the clip, a line each."""
+        return list(self._plan.notes)
 
     @property
     def frames(self) -> int:
@@ -230,7 +230,7 @@ class FilmRun:
             # With the segments, unless those may be on another disk.
             folder=work.folder if self._folder is None else self._output.target.parent,
             times=plan.times.tolist(),
-            last=self._clip.last_ticks,
+            last=plan.last,
             time_base=self._clip.shape.time_base,
             trim=self._trim.after(plan.first * self._clip.shape.time_base),
             progress=lambda done, total: self._report(Progress("joining", done, total)),
@@ -246,7 +246,11 @@ class FilmRun:
             seen += 1
             self._report(Progress("reading", seen, 0))
 
-        plan = make_plan(self._clip, self._trim, step=step)
+        try:
+            plan = make_plan(self._clip, self._trim, step=step)
+        except VideoError:
+            work.remove()  # there is nothing in it
+            raise
         work.save_plan(plan)
         return plan
 

@@ -39,7 +39,7 @@ from .shots import Shot, find_shots
 SEGMENT = 32  # frames
 _KEYS = 6  # frames that stand for a shot, at most
 _KEY_PIXELS = 8_000_000  # of all of them together: they go through the network side by side
-_VERSION = 2  # of what lies in the folder, and of what makes a frame what it is
+_VERSION = 3  # of what lies in the folder, and of what makes a frame what it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,17 @@ class FilmPlan:
         begin: the number of its first frame in the clip.
         first: when the clip's own first frame is shown, in ticks.
         times: of each of its frames, in ticks of the clip, strictly rising, the trim taken off.
+        last: ticks that its last frame stays; 0 where nothing says.
         shots: without gaps.
+        notes: what is not sound in the clip, a line each.
     """
 
     begin: int
     first: int
     times: NDArray[np.int64]
+    last: int
     shots: tuple[Shot, ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.times)
@@ -109,10 +113,18 @@ def make_plan(clip: Clip, trim: Trim, *, step: Any = None) -> FilmPlan:
         if not len(kept):
             raise VideoError(f"nothing to paint: it is {float(seconds[-1]):.2f} seconds long")
         moved = int(times[0]) + round(trim.start / tick)
+    ends = [*times[1:].tolist(), int(times[-1]) + clip.last_ticks][int(kept[-1])]
+    if trim.stop is not None:
+        ends = min(ends, int(times[0]) + round(trim.stop / tick))
     small = np.array(glances[kept[0] : kept[-1] + 1], np.float32)
     keys = max(1, min(_KEYS, _KEY_PIXELS // (clip.shape.height * clip.shape.width)))
     return FilmPlan(
-        int(kept[0]), int(times[0]), times[kept] - moved, tuple(find_shots(small, keys=keys))
+        int(kept[0]),
+        int(times[0]),
+        times[kept] - moved,
+        ends - int(times[kept[-1]]),
+        tuple(find_shots(small, keys=keys)),
+        tuple(clip.notes),
     )
 
 
@@ -145,9 +157,10 @@ class Work:
         if self.folder.is_dir():
             for part in self.folder.glob("*.part"):
                 part.unlink(missing_ok=True)  # of a run that was killed
-            if self._found_identity() != self.identity:
+            found = self._found_identity()
+            if found != self.identity:
                 shutil.rmtree(self.folder)
-                self.replaced = True
+                self.replaced = found is not None
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def _check_same(self) -> None:
@@ -185,7 +198,14 @@ class Work:
             keys = tuple(int(k) for k in arrays[f"keys{number}"])
             gain, offset = arrays["gain"][start:stop], arrays["offset"][start:stop]
             shots.append(Shot(start, stop, keys, gain, offset))
-        return FilmPlan(int(arrays["begin"]), int(arrays["first"]), arrays["times"], tuple(shots))
+        return FilmPlan(
+            int(arrays["begin"]),
+            int(arrays["first"]),
+            arrays["times"],
+            int(arrays["last"]),
+            tuple(shots),
+            tuple(arrays["notes"].tolist()),
+        )
 
     def save_plan(self, plan: FilmPlan) -> None:
         """Keep the plan: a later run goes by it."""
@@ -193,6 +213,8 @@ class Work:
             "begin": plan.begin,
             "first": plan.first,
             "times": plan.times,
+            "last": plan.last,
+            "notes": np.array(plan.notes, np.str_),
             "shots": np.array([(shot.start, shot.stop) for shot in plan.shots]),
             "gain": np.concatenate([shot.gain for shot in plan.shots]),
             "offset": np.concatenate([shot.offset for shot in plan.shots]),
