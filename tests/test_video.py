@@ -1,5 +1,6 @@
 """Films read and written: colours, times, sound and shape survive; segments repeat to the byte."""
 
+import dataclasses
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,13 +9,23 @@ import pytest
 
 av = pytest.importorskip("av", exc_type=ImportError)
 
-from clips import Sound, bars, make_clip, packets, pictures, times_of  # noqa: E402
+from clips import (  # noqa: E402
+    Sound,
+    bars,
+    encoded_tone,
+    make_clip,
+    packets,
+    pictures,
+    times_of,
+)
 
 from animebg_core.errors import OptionError, VideoError  # noqa: E402
+from animebg_core.files.video import reading  # noqa: E402
 from animebg_core.files.video.colour import (  # noqa: E402
     Colours,
     from_rgb,
     layout_of,
+    planar_name,
     samples,
     to_rgb,
 )
@@ -155,6 +166,59 @@ def test_sound_that_a_format_does_not_hold_is_encoded_for_it(tmp_path, sound, su
     )
 
 
+def test_sound_is_encoded_by_its_samples_where_ticks_are_as_long_as_its_frames(tmp_path):
+    source = make_clip(tmp_path / "in.avi", noise(25), sound=Sound("libmp3lame"))
+    copied(source, tmp_path / "out.mp4")
+    assert heard(tmp_path / "out.mp4")[2] == pytest.approx(1, abs=0.06)
+    times = [time for _, time in packets(tmp_path / "out.mp4", "audio")]
+    steps = {round(48_000 * float(b - a)) for a, b in zip(times, times[1:], strict=False)}
+    assert steps == {1024}
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg"])
+def test_a_film_whose_clock_starts_anywhere_starts_at_zero(tmp_path, suffix):
+    source = transmitted(tmp_path / f"in.{suffix}", start=40)
+    times = times_of(copied(source, tmp_path / "out.mp4"))
+    assert 0 <= times[0] < Fraction(1, 25) and times[-1] - times[0] == Fraction(24, 25)
+    _, begins, lasts, _ = heard(tmp_path / "out.mp4")
+    apart = times_of(source)[0] - Fraction(heard(source)[1])
+    assert float(times[0]) - begins == pytest.approx(float(apart), abs=0.002)
+    assert lasts == pytest.approx(1, abs=0.06)
+
+
+@pytest.mark.parametrize("start", [1, 2000], ids=["back", "ahead"])
+def test_recordings_put_together_are_one_film(tmp_path, start):
+    one, other = (transmitted(tmp_path / f"{at}.ts", start=at) for at in (1, start))
+    both = tmp_path / "both.ts"
+    both.write_bytes(one.read_bytes() + other.read_bytes())
+    times = times_of(copied(both, tmp_path / "out.mp4"))
+    steps = {b - a for a, b in zip(times, times[1:], strict=False)}
+    assert len(times) == 50 and steps == {Fraction(1, 25)}
+    sound = [time for _, time in packets(tmp_path / "out.mp4", "audio")]
+    assert sound == sorted(set(sound)) and float(sound[-1]) == pytest.approx(2, abs=0.06)
+
+
+def transmitted(path: Path, *, start: int) -> Path:
+    """A second of film and sound whose clock begins at `start` seconds."""
+    codec = {".ts": "libx264", ".mpg": "mpeg2video"}[path.suffix]
+    container = {".ts": "mpegts", ".mpg": "mpeg"}[path.suffix]
+    with av.open(str(path), "w", format=container) as out:
+        film = out.add_stream(codec, rate=25)
+        film.height, film.width = SIZE
+        film.pix_fmt = "yuv420p"
+        tone = out.add_stream("mp2", rate=48_000, layout="mono")
+        made = [*encoded_tone(tone, Sound("mp2"))]
+        for number, picture in enumerate(noise(25)):
+            frame = from_rgb(picture, layout_of("yuv420p"), Colours())
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            made += film.encode(frame)
+        for packet in sorted([*made, *film.encode(None)], key=lambda p: p.dts * p.time_base):
+            packet.pts += round(start / packet.time_base)
+            packet.dts += round(start / packet.time_base)
+            out.mux(packet)
+    return path
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_uneven_times_are_kept(tmp_path, suffix):
     uneven = [0, 40, 90, 95, 300, 301, 420, 1000, 1001, 1300, 1320]
@@ -190,6 +254,46 @@ def test_odd_sizes_and_ten_bits_are_kept(tmp_path, suffix, codec):
     stream = av.open(str(again)).streams.video[0]
     assert (stream.height, stream.width) == (65, 67)
     assert stream.pix_fmt.endswith("p10le")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (301, 361), (290, 354), (360, 640)])
+@pytest.mark.parametrize("name", ["yuv420p", "yuv410p", "gray", "bgr0"])
+def test_ffv1_takes_every_size(tmp_path, name, size):
+    source = make_clip(tmp_path / "in.mkv", [smooth(*size)], pixels="gbrp")
+    shape = Film(source).shape
+    shape = dataclasses.replace(shape, layout=layout_of(planar_name(name)))
+    output = film_output(tmp_path / "out.mkv", shape, codec="ffv1", vectors=False)
+    segment = SegmentFile(tmp_path / "a.mkv", output.encoding)
+    segment.add(smooth(*size))
+    segment.finish()
+    assert len(list(segment_frames([tmp_path / "a.mkv"], output.encoding))) == 1
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
+@pytest.mark.parametrize("name", ["gray", "gray12le"])
+def test_grey_keeps_its_range_and_depth(tmp_path, name, full):
+    with av.open(str(tmp_path / "in.mkv"), "w") as out:
+        film = out.add_stream("ffv1", rate=25)
+        film.height, film.width = SIZE
+        film.pix_fmt = name
+        film.codec_context.color_range = 2 if full else 1
+        ramp = noise(1)[0].mean(-1, keepdims=True).repeat(3, -1).astype(np.uint16)
+        frame = from_rgb(ramp, layout_of(name), Colours(full=full))
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        out.mux([*film.encode(frame), *film.encode(None)])
+    source = tmp_path / "in.mkv"
+    assert Film(source).shape.colours.full == full
+    kept = copied(source, tmp_path / "out.mkv", codec="ffv1")
+    assert np.array_equal(pictures(kept)[0], pictures(source)[0])
+    _, seen = next(Film(copied(source, tmp_path / "out.mp4")).frames())
+    assert np.abs(seen.pixels().astype(int) - ramp).mean() < 3 * 257
+
+
+def test_what_an_encoder_refuses_is_said_in_a_line(tmp_path):
+    source = make_clip(tmp_path / "in.mkv", [smooth(2, 2)], pixels="yuv444p")
+    with pytest.raises(VideoError, match="FFmpeg cannot") as caught:
+        copied(source, tmp_path / "out.mkv", codec="av1")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("suffix", "bits"), [("mov", 4), ("webm", 4), ("mkv", 0)])
@@ -288,6 +392,46 @@ def test_a_damaged_film_is_read_as_far_as_it_goes(tmp_path):
     bad.write_bytes(data)
     clip = Film(bad)
     assert len(list(clip.frames())) >= 15
+
+
+def test_a_film_that_breaks_off_or_is_damaged_says_so(tmp_path):
+    source = make_clip(tmp_path / "in.mkv", noise(40))
+    clip = Film(source)
+    assert len(list(clip.frames())) == 40 and clip.notes == []
+    list(clip.frames(keys=True))
+    assert clip.notes == []
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(source.read_bytes()[: source.stat().st_size * 2 // 3])
+    clip = Film(cut)
+    list(clip.frames())
+    assert len(clip.notes) == 1 and "breaks off" in clip.notes[0] and "of 1.60" in clip.notes[0]
+    whole = make_clip(tmp_path / "in.mp4", noise(40))
+    with av.open(str(whole)) as container:
+        found = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(whole.read_bytes())
+    at, size = found[20]
+    for place in range(at + size * 3 // 4, at + size * 3 // 4 + 4):
+        data[place] ^= 0x5A
+    (tmp_path / "bad.mp4").write_bytes(data)
+    clip = Film(tmp_path / "bad.mp4")
+    assert len(list(clip.frames())) == 40
+    assert len(clip.notes) == 1 and "damaged" in clip.notes[0]
+
+
+def test_a_frame_that_is_to_stay_is_no_damage(tmp_path, monkeypatch):
+    def with_an_empty_one(*given):
+        for number, packet in enumerate(read(*given)):
+            yield packet
+            if number == 2:  # as Theora has it
+                again = av.Packet(b"")
+                again.pts = again.dts = packet.pts + 1
+                again.stream, again.time_base = packet.stream, packet.time_base
+                yield again
+
+    read = reading.packets
+    monkeypatch.setattr(reading, "packets", with_an_empty_one)
+    clip = Film(make_clip(tmp_path / "in.mkv", noise(6)))
+    assert len(list(clip.frames())) == 6 and clip.notes == []
 
 
 def test_an_interlaced_film_is_made_whole(tmp_path):

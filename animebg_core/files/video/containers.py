@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,14 +81,30 @@ def decoder(stream: VideoStream) -> Callable[[Any], list[VideoFrame]]:
     return decode
 
 
-def packets(container: InputContainer, stream: VideoStream) -> Iterator[Any]:
-    """The packets of a stream, the last of them empty; None for a place that cannot be read."""
+def packets(container: InputContainer, *streams: Any) -> Iterator[Any]:
+    """The packets of streams, the last of each empty; None for a place that cannot be read."""
     for _ in range(_MOST_BAD):
         try:
-            yield from container.demux(stream)
+            yield from container.demux(*streams)
             return
         except (av.error.FFmpegError, ValueError):
             yield None
+
+
+@contextmanager
+def written() -> Generator[None]:
+    """Says in a line what FFmpeg cannot write.
+
+    Raises:
+        VideoError: it refused to.
+        OSError: the disk did.
+    """
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        if isinstance(error, (OSError, MemoryError)):
+            raise
+        raise VideoError(f"FFmpeg cannot write it so: {error.strerror or error}") from error
 
 
 def source_identity(source: Path) -> dict[str, Any]:

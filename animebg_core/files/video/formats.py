@@ -45,6 +45,8 @@ CODECS: Mapping[str, Codec] = MappingProxyType(
     }
 )
 
+_FFV1_WHOLE = 288, 352  # height and width
+_FFV1_GREYS = {8, 9, 10, 12, 14, 16}
 _HEVC_SIDE = 64  # libx265 writes beyond its memory where a side is less than one of its blocks
 
 
@@ -128,11 +130,14 @@ def encoding(name: str, crf: int | None, shape: Shape, *, vectors: bool) -> Enco
     elif name == "prores":
         options = {"profile": "4444" if pixels.alpha or pixels.across == 1 else "hq"}
     else:
-        options = {"level": "3", "slices": "4", "slicecrc": "1", "g": "1"}
+        options = {"level": "3", "slicecrc": "1", "g": "1"}
+        # How many slices a size can be cut into it knows best, but the smallest cannot be cut.
+        if shape.height <= _FFV1_WHOLE[0] and shape.width <= _FFV1_WHOLE[1]:
+            options["slices"] = "1"
     colours = shape.colours
     if pixels.rgb:
         colours = Colours(RGB, True, colours.primaries, colours.transfer)
-    elif colours.matrix == RGB or shape.layout.grey or shape.layout.rgb:
+    elif colours.matrix == RGB or shape.layout.rgb or (shape.layout.grey and not pixels.grey):
         colours = Colours(BT709, False, colours.primaries, colours.transfer)
     return Encoding(codec.encoder, pixels, colours, shape.aspect, shape.rate, options)
 
@@ -146,7 +151,7 @@ def _pixels(name: str, shape: Shape) -> Layout:
     deep = source.depth > 8 and CODECS[name].deep
     if name == "ffv1":
         if source.grey:
-            return _layout("gray" if source.depth == 8 else "gray10le")
+            return source if source.depth in _FFV1_GREYS else _layout("gray16le")
         known = {9, 10, 12, 14, 16} if not source.alpha else {9, 10, 16}
         if source.name.startswith("yuvj"):
             return _layout(source.name.replace("yuvj", "yuv"))

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -25,7 +26,10 @@ from numpy.typing import NDArray
 from ...errors import VideoError
 from .colour import HLG, PQ, RGB, Colours, Layout, layout_of, planar, planar_name, samples, to_rgb
 from .containers import decoder, film_stream, opened, packets, source_identity
+from .timeline import from_zero
 
+_SHORT = 0.25  # seconds that a film may end too early without a word
+_TAGGED, _UNITS = re.compile(r"(\d+):(\d+):(\d+\.?\d*)"), (3600, 60, 1)
 _GLANCE = (9, 16)  # rows and columns of the smallest picture that shows cuts and fades
 
 
@@ -216,8 +220,14 @@ class Film:
     ) -> Iterator[tuple[int, VideoFrame]]:
         """Each frame and its time in ticks of the stream."""
         decode = decoder(stream)
-        bad, time, step = 0, 0, _usual_ticks(stream)
-        for packet in packets(container, stream):
+        bad, torn, time, step = 0, 0, 0, _usual_ticks(stream)
+        first: int | None = None
+        ends = 0
+        for packet in from_zero(container, packets(container, stream)):
+            if packet is not None and packet.dts is not None:
+                ends = max(ends, (packet.pts or packet.dts) + (packet.duration or step))
+                if not packet.size:
+                    continue  # the frame before stays: Theora says so
             try:
                 frames = decode(packet) if packet is not None else []
                 bad += packet is None
@@ -228,11 +238,32 @@ class Film:
                 continue
             for frame in frames:
                 time = frame.pts if frame.pts is not None else time + step
+                first = time if first is None else first
+                torn += bool(frame.is_corrupt)
                 self.last_ticks = _duration(frame) or step
                 yield time, frame
         if bad:
             what = "a damaged place" if bad == 1 else f"{bad} damaged places"
             self.notes.append(f"{what} cannot be read and is passed over")
+        if torn:
+            what = "a frame is" if torn == 1 else f"{torn} frames are"
+            self.notes.append(f"{what} damaged, and painted as far as can be read")
+        if first is not None and stream.time_base is not None:
+            begins, stops = float(first * stream.time_base), float(ends * stream.time_base)
+            said = _said_to_end(stream, begins)
+            if stops < said - _SHORT:
+                lasts = f"{stops - begins:.2f} of {said - begins:.2f} seconds"
+                self.notes.append(f"it breaks off after {lasts}")
+
+
+def _said_to_end(stream: VideoStream, begins: float) -> float:
+    """The second at which a film ends by the head of its file; 0 where that says nothing."""
+    if stream.duration is not None and "mp4" in stream.container.format.name:
+        return begins + float(stream.duration * (stream.time_base or 0))
+    match = _TAGGED.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska's
+    if match is None:
+        return 0
+    return sum(float(part) * unit for part, unit in zip(match.groups(), _UNITS, strict=True))
 
 
 def _duration(frame: VideoFrame) -> int:
@@ -288,10 +319,11 @@ def _deinterlaced(frames: Iterator[tuple[int, VideoFrame]]) -> Iterator[tuple[in
 def _shape(stream: VideoStream, frame: VideoFrame, quarters: int, longest: int | None) -> Shape:
     layout = layout_of(planar_name(frame.format.name))
     assert layout is not None
-    full = int(frame.color_range or stream.color_range) == 2
+    told = int(frame.color_range or stream.color_range)
+    full = told == 2 or (layout.grey and told == 0)  # grey that says nothing is FFmpeg's own
     colours = Colours(
         RGB if layout.rgb else _known(frame.colorspace, stream.colorspace),
-        layout.rgb or layout.grey or full,
+        layout.rgb or full,
         _known(getattr(frame, "color_primaries", 2), stream.color_primaries),
         _known(getattr(frame, "color_trc", 2), stream.color_trc),
     )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..whole import whole_file
 from .colour import from_rgb, to_rgb
+from .containers import written
 from .formats import Encoding
 
 
@@ -33,21 +34,25 @@ class SegmentFile:
         """Encode the next frame, RGB or RGBA [H, W, 3 or 4].
 
         Raises:
+            VideoError: its encoder refuses it.
             OSError: it cannot be written.
         """
-        if self._writer is None:
-            file = self._whole.__enter__()
-            self._writer = _Writer(file, self._encoding, *pixels.shape[:2])
-        self._writer.add(pixels)
+        with written():
+            if self._writer is None:
+                file = self._whole.__enter__()
+                self._writer = _Writer(file, self._encoding, *pixels.shape[:2])
+            self._writer.add(pixels)
 
     def finish(self) -> None:
         """Write what is still to come, and give the file its name.
 
         Raises:
+            VideoError: its encoder refuses it.
             OSError: it cannot be written.
         """
         assert self._writer is not None
-        self._writer.close()
+        with written():
+            self._writer.close()
         self._whole.__exit__(None, None, None)
 
     def abort(self) -> None:

@@ -40,6 +40,7 @@ class Encoded:
             "libopus" if webm else "aac", rate=rate, layout=_LAYOUTS[channels]
         )
         self.stream.bit_rate = _BITS * channels
+        self._next: Fraction | None = None  # when the next frame follows on, in seconds
 
     def packets(self, packet: Any, start: Fraction, stop: Fraction | None) -> Iterator[Any]:
         """What a packet of the source becomes.
@@ -57,7 +58,12 @@ class Encoded:
             seconds = frame.pts * frame.time_base
             if (start > 0 and seconds < start) or (stop is not None and seconds >= stop):
                 continue
-            frame.pts -= round(start / frame.time_base)
+            # Some containers count in ticks as long as a frame of sound, and all round.
+            if self._next is not None and abs(seconds - self._next) <= frame.time_base:
+                seconds = self._next
+            self._next = seconds + Fraction(frame.samples, frame.sample_rate)
+            frame.pts = round((seconds - start) * frame.sample_rate)
+            frame.time_base = Fraction(1, frame.sample_rate)
             yield from self.stream.encode(frame)
 
     def rest(self) -> Iterator[Any]:

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,9 +18,10 @@ import av
 import av.error
 
 from ...errors import VideoError
-from .containers import film_stream, has_alpha_beside, is_cover, opened
+from .containers import film_stream, has_alpha_beside, is_cover, opened, packets, written
 from .formats import container_name
 from .sound import Encoded
+from .timeline import clock_shifts, from_zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,16 @@ def join(
 
     Returns:
         What could not be kept, a line each.
+
+    Raises:
+        VideoError: FFmpeg refuses it.
+        OSError: it cannot be written.
     """
     notes: list[str] = []
-    with av.open(str(target), "w", format=container_name(suffix), options=_options(suffix)) as out:
+    with (
+        written(),
+        av.open(str(target), "w", format=container_name(suffix), options=_options(suffix)) as out,
+    ):
         with av.open(str(segments[0])) as first:
             template = first.streams.video[0]
             # Opaque: PyAV would look for an encoder of the decoder's name, and AV1 has none.
@@ -93,7 +101,8 @@ def join(
             video.metadata.update(_metadata(own.metadata))
             others = _copied(container, own, out, notes)
             _keep_chapters(container, out, trim, notes)
-            sound = _other_packets(container, others, trim)
+            shifts = _film_shifts(source) if others else []
+            sound = _other_packets(container, others, trim, shifts)
             for _, packet in heapq.merge(film, sound, key=lambda item: item[0]):
                 out.mux(packet)
     return notes
@@ -233,35 +242,49 @@ def _holds(container: str, codec: str) -> bool:
     return codec != "mov_text"
 
 
+def _film_shifts(source: Path) -> list[Fraction]:
+    """How the film's clock jumps, so that its sound jumps with it."""
+    with opened(source) as container:
+        return clock_shifts(container, packets(container, film_stream(container)))
+
+
 def _other_packets(
-    container: Any, streams: Mapping[int, Any], trim: Trim
+    container: Any, streams: Mapping[int, Any], trim: Trim, shifts: list[Fraction]
 ) -> Iterator[tuple[float, Any]]:
     """The packets of sound and subtitles, their bytes and times as they are, less the trim."""
     if not streams:
         return
     latest = 0.0
+    decoded: dict[int, int] = {}  # when the last packet of each stream is, by its own ticks
+
+    def told(made: Any) -> tuple[float, Any]:
+        # Muxers refuse sound that is not behind the sound before, as broken files have it.
+        nonlocal latest
+        last = decoded.get(made.stream.index)
+        if made.dts is not None and made.stream.type == "audio":
+            if last is not None and made.dts <= last:
+                made.dts = last + math.ceil(made.stream.time_base / made.time_base)
+                made.pts = made.dts if made.pts is None else max(made.pts, made.dts)
+            decoded[made.stream.index] = made.dts
+        latest = max(latest, _decoded_at(made))
+        return latest, made
+
     start, stop = (Fraction(0), None) if trim.whole else (trim.start, trim.stop)
-    for packet in _readable(container.demux(*(container.streams[index] for index in streams))):
+    wanted = [container.streams[index] for index in streams]
+    for packet in from_zero(container, packets(container, *wanted), shifts):
+        if packet is None:
+            continue
         target = streams[packet.stream.index]
         if isinstance(target, Encoded):
             given = target.packets(packet, start, stop)
         else:
             given = _moved(packet, target, trim)
         for made in given:
-            latest = max(latest, _decoded_at(made))
-            yield latest, made
+            yield told(made)
     for target in streams.values():
         if isinstance(target, Encoded):
             for made in target.rest():
-                latest = max(latest, _decoded_at(made))
-                yield latest, made
-
-
-def _readable(packets: Iterator[Any]) -> Iterator[Any]:
-    """As far as the file goes."""
-    # Its end may be damage.
-    with suppress(av.error.FFmpegError, ValueError):
-        yield from packets
+                yield told(made)
 
 
 def _decoded_at(packet: Any) -> float:

@@ -1,0 +1,73 @@
+"""The times of packets of containers that count from anywhere, and may begin to count anew.
+
+A transport or program stream (.ts, .mts, .mpg) keeps the clock of its transmitter or camera: its
+first packet may lie at any hour, and where recordings were put together the clock jumps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any
+
+from av.container import InputContainer
+
+_JUMPS = 0x200  # AVFMT_TS_DISCONT
+# Seconds, back and ahead, beyond which a clock has jumped (FFmpeg: 0.1 and 10; times of showing,
+# where those of decoding are missing, go back a little by themselves).
+_BACK, _AHEAD = Fraction(1, 2), Fraction(10)
+
+
+def _jumps(container: InputContainer) -> bool:
+    return bool(container.format.flags & _JUMPS)
+
+
+def clock_shifts(container: InputContainer, packets: Iterable[Any]) -> list[Fraction]:
+    """What `from_zero` adds to the times of those packets, from each jump on."""
+    found: list[Fraction] = []
+    if _jumps(container):
+        for _ in from_zero(container, packets, found):
+            pass
+    return found
+
+
+def from_zero(
+    container: InputContainer,
+    packets: Iterable[Any],
+    shifts: list[Fraction] | None = None,
+) -> Iterator[Any]:
+    """The packets; where the container's clock is of that kind, with times that begin at zero and
+    go on without a jump. What is None or empty comes as it is.
+
+    Args:
+        shifts: seconds to be added from each jump on, the start first; those that are not known yet
+            are added. So what one stream found out holds for others.
+    """
+    if not _jumps(container):
+        yield from packets
+        return
+    known = [] if shifts is None else shifts
+    if not known:
+        known.append(Fraction(-(container.start_time or 0), 1_000_000))
+    jumps: dict[int, int] = {}  # of each stream, so far
+    ends: dict[int, Fraction] = {}  # of each stream's last packet, as it is given
+    for packet in packets:
+        if packet is None:
+            yield None
+            continue
+        given = packet.dts if packet.dts is not None else packet.pts
+        if given is not None:
+            stream, tick = packet.stream.index, packet.time_base
+            number = jumps.get(stream, 0)
+            end = ends.get(stream, given * tick + known[number])
+            if not -_BACK < given * tick + known[number] - end < _AHEAD:
+                number = jumps[stream] = number + 1
+                if number == len(known):
+                    known.append(end - given * tick)
+            shift = round(known[number] / tick)
+            if packet.pts is not None:
+                packet.pts += shift
+            if packet.dts is not None:
+                packet.dts += shift
+            ends[stream] = (given + shift + (packet.duration or 0)) * tick
+        yield packet
