@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .errors import ImageError
 
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
 
 def check_image(image: Tensor) -> None:
     """Refuse what is not a [B, H, W, 3 or 4] tensor of finite floats with at least one pixel.
@@ -16,6 +18,8 @@ def check_image(image: Tensor) -> None:
     """
     if not isinstance(image, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ImageError(f"expected an image tensor [B, H, W, C], got {type(image).__name__}")
+    if image.is_nested or image.layout != torch.strided or image.is_meta:
+        raise ImageError("expected a dense image tensor that holds its values: use .to_dense()")
     shape = list(image.shape)
     if image.ndim != 4:
         raise ImageError(f"expected an image [B, H, W, C], got {image.ndim} dimensions: {shape}")
@@ -25,9 +29,10 @@ def check_image(image: Tensor) -> None:
         )
     if image.numel() == 0:
         raise ImageError(f"the image has no pixels: shape {shape}")
-    if not image.is_floating_point():
+    if image.dtype not in _FLOATS:
+        what = "convert it to float32" if image.is_floating_point() else "divide by 255"
         raise ImageError(
-            f"expected floating-point values in [0, 1], got {image.dtype}: divide by 255 first"
+            f"expected floating-point values in [0, 1], got {image.dtype}: {what} first"
         )
     # One pass without a temporary of the image's size: NaN goes through to both ends.
     low, high = torch.aminmax(image)
@@ -56,7 +61,7 @@ def to_image(painted: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 def _flipped(image: Tensor) -> Tensor:
     """RGB [B, H, W, 3], any float dtype, as BGR in float32, and back: a copy."""
     plain = image.device.type == "cpu" and image.dtype == torch.float32
-    if not plain or image.requires_grad:
+    if not plain or image.requires_grad or image.is_neg():  # which NumPy has no view of
         return image.flip(-1).to(torch.float32)
     # By NumPy, a channel at a time: a fifth of the time that torch's flip takes.
     made = torch.empty(image.shape, dtype=torch.float32, device=image.device)

@@ -52,6 +52,8 @@ def fit_mask(mask: Tensor, image: Tensor) -> Tensor:
     """
     if not isinstance(mask, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MaskError(f"expected a mask tensor [H, W] or [B, H, W], got {type(mask).__name__}")
+    if mask.is_nested or mask.layout != torch.strided or mask.is_meta:
+        raise MaskError("expected a dense mask tensor that holds its values: use .to_dense()")
     shape = list(mask.shape)
     if mask.ndim not in (2, 3):
         raise MaskError(f"expected a mask [H, W] or [B, H, W], got {mask.ndim} dimensions: {shape}")
@@ -77,10 +79,10 @@ def _without_channels(mask: Tensor, batch: int, height: int, width: int) -> Tens
     Raises:
         MaskError: it may be either, is neither, or is coloured.
     """
-    if mask.ndim == 2 or mask.shape[2] not in (1, 3, 4):
+    picture = mask.shape[:2] == (height, width)
+    if mask.ndim == 2 or (mask.shape[2] not in (1, 3, 4) and not picture):
         return mask
     masks = mask.shape[0] in (1, batch) or mask.shape[1:] == (height, width)
-    picture = mask.shape[:2] == (height, width)
     if masks and (not picture or mask.shape[1:] == (height, width)):
         return mask
     shape = list(mask.shape)

@@ -143,6 +143,7 @@ def _stylized(
     colour: float,
     preview: Callable[[Tensor], None] | None,
 ) -> Tensor:
+    _check_generator(generator)
     strength = check_strength(strength)
     colour = check_share(colour, "colour is a number from 0 (the photo's) to 1 (the painting's)")
     check_painting_size(painting_size)
@@ -270,6 +271,7 @@ def gather_statistics(
         ImageError, MaskError: no image, or an argument that is not as said above.
         MemoryBudgetError: they do not fit the memory together.
     """
+    _check_generator(generator)
     if not images:
         raise ImageError("statistics are gathered from one image or more, and none was given")
     for image in images:
@@ -315,6 +317,12 @@ def _plain_arithmetic(*devices: torch.device) -> Yields[None]:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(torch.inference_mode())
         yield
+
+
+def _check_generator(generator: Generator) -> None:
+    if not isinstance(generator, Generator):  # pyright: ignore[reportUnnecessaryIsInstance]
+        found = type(generator).__name__
+        raise OptionError(f"generator is what load_generator gives, not of type {found}")
 
 
 def _check_statistics(statistics: Statistics | None, generator: Generator) -> None:

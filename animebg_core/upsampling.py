@@ -19,6 +19,7 @@ any height give the same result.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,8 @@ def check_painting_size(size: int) -> None:
     Raises:
         OptionError: it is not a whole number of 0 or more.
     """
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+    number = isinstance(size, Integral) and not isinstance(size, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not number or size < 0:
         raise OptionError(
             f"painting_size is a whole number of pixels, or 0 for the picture's own, not {size}"
         )

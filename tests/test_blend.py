@@ -89,7 +89,9 @@ def test_what_does_not_fit_is_named(checkpoint, tmp_path):
         blend_generators([(load_generator(checkpoint), 1), (wide, 1)])
 
 
-@pytest.mark.parametrize("amounts", [(), (0, 0), (1, -1), (float("nan"), 1), (float("inf"), 1)])
+@pytest.mark.parametrize(
+    "amounts", [(), (0, 0), (1, -1), (float("nan"), 1), (float("inf"), 1), (1e308, 1e308)]
+)
 def test_bad_parts_are_refused(pair, amounts):
     with pytest.raises(OptionError):
         blend_generators(list(zip(pair, amounts, strict=False)))

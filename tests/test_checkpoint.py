@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import animebg_core
-from animebg_core.errors import CheckpointError, WeightsError, WeightsNotFoundError
-from animebg_core.network.checkpoint import convert, load_checkpoint, read_state
+from animebg_core.errors import CheckpointError, OptionError, WeightsError, WeightsNotFoundError
+from animebg_core.network.checkpoint import convert, load_checkpoint, load_generator, read_state
 
 
 @pytest.fixture
@@ -235,6 +235,12 @@ def test_load_generator_takes_a_path(checkpoint, tmp_path):
     assert isinstance(animebg_core.load_generator(checkpoint), animebg_core.Generator)
     with pytest.raises(WeightsNotFoundError):
         animebg_core.load_generator(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", "cuda:x"])
+def test_a_device_that_torch_has_not_is_told_before_any_file_is_looked_for(device, tmp_path):
+    with pytest.raises(OptionError, match=f"device {device} cannot be used"):
+        load_generator(tmp_path / "none.pth", device=device)
 
 
 def test_convert_into_a_folder_that_is_not_there_is_one_line(state, tmp_path):

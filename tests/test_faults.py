@@ -14,6 +14,7 @@ from PIL import Image
 
 import animebg_core
 from animebg_core.cli import jobs, main, stylize, terminal
+from animebg_core.files.whole import whole_file
 from animebg_core.painter import Painter
 
 ROOT = Path(animebg_core.__file__).parent.parent
@@ -222,6 +223,31 @@ def test_an_error_of_torch_is_one_line_and_the_others_go_on(run, tmp_path, monke
     assert files(tmp_path / "out") == ["b.png"]
 
 
+@LINUX
+@pytest.mark.parametrize("command", ["--version", "styles"])
+def test_no_output_ends_in_a_traceback(command):
+    for where, status in ((">/dev/full", 1), (">&-", 0)):
+        line = f"{sys.executable} -m animebg_core {command} {where}"
+        ended = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True)
+        assert ended.returncode == status
+        assert len(ended.stderr.splitlines()) == status, ended.stderr
+
+
+@pytest.mark.parametrize("name", ["summer%20day.png", "50%d.png", "frame-%05d.png"])
+def test_a_photo_whose_name_looks_like_a_pattern_is_a_photo(run, tmp_path, capsys, name):
+    photo, out = saved(tmp_path / "in" / name), tmp_path / "out"
+    assert run(tmp_path / "in", "-o", out) == 0
+    assert files(out) == [name]
+    assert run(photo, "-o", out) == 0
+    assert "1 finished before" in capsys.readouterr().err
+
+
+def test_the_spaces_of_the_web_number_no_pictures(run, tmp_path):
+    photo = saved(tmp_path / "a.png")
+    assert run(photo, "-o", tmp_path / "summer%20day.png") == 0
+    assert (tmp_path / "summer%20day.png").is_file()
+
+
 # --- What failed ---
 
 
@@ -240,6 +266,49 @@ def test_what_failed_is_listed_and_tried_again_alone(run, tmp_path, capsys, name
     assert listed.read_bytes() == b""
     assert run(*retry) == 0
     assert capsys.readouterr().out == ""
+
+
+@LINUX
+@pytest.mark.parametrize(
+    "place", ["photo.jpg", "photo", "mask", "out.png", "net.bin", "fifo", "in"]
+)
+def test_a_list_of_failures_is_written_over_nothing_else(run, tmp_path, capsys, place):
+    photos = tmp_path / "in"
+    saved(photos / "a.png")
+    for name in ("photo.jpg", "photo", "mask"):
+        saved(tmp_path / "other.png").rename(tmp_path / name)
+    (tmp_path / "net.bin").write_bytes(b"PK\3\4\0\0")
+    os.mkfifo(tmp_path / "fifo")
+    before = {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    args = [photos, "-o", tmp_path / "out", "--failures", tmp_path / place]
+    assert run(*args) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1 and "--failures" in told[0]
+    assert not (tmp_path / "out").exists()
+    assert {p: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+
+
+def test_a_list_of_failures_makes_its_folder_or_is_told_before_painting(run, tmp_path, capsys):
+    saved(tmp_path / "in" / "a.png")
+    (tmp_path / "file").write_bytes(b"")
+    args = [tmp_path / "in", "-o", tmp_path / "out", "--failures"]
+    assert run(*args, tmp_path / "file" / "list.txt") == 1
+    assert "cannot be made" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert run(*args, tmp_path / "lists" / "list.txt") == 0
+    assert (tmp_path / "lists" / "list.txt").read_bytes() == b""
+
+
+@LINUX
+def test_a_pipe_is_never_replaced_by_a_file(run, tmp_path, capsys):
+    source, pipe = saved(tmp_path / "a.png"), tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    assert run(source, "-o", pipe, "--overwrite") == 2
+    assert "no regular file" in capsys.readouterr().err
+    with pytest.raises(OSError, match="no regular file"), whole_file(pipe) as file:
+        file.write(b"1")
+    assert pipe.is_fifo()
+    assert files(tmp_path) == ["a.png"]
 
 
 # --- The bar ---

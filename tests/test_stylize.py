@@ -8,7 +8,14 @@ import oracle
 import pytest
 import torch
 
-from animebg_core import ImageError, MaskError, OptionError, load_generator, stylize
+from animebg_core import (
+    ImageError,
+    MaskError,
+    OptionError,
+    gather_statistics,
+    load_generator,
+    stylize,
+)
 from animebg_core.images import to_image, to_network
 from animebg_core.masks import check_strength, fit_mask
 
@@ -162,6 +169,10 @@ def test_a_mask_of_a_few_pixels_gives_finite_results(generator):
         (torch.full((1, 8, 8, 3), math.nan), "NaN"),
         (torch.full((1, 8, 8, 3), math.inf), "NaN or infinite"),
         ([[1.0]], "list"),
+        (torch.rand(1, 8, 8, 3).to(torch.float8_e4m3fn), "convert it to float32"),
+        (torch.rand(1, 8, 8, 3).to_sparse(), "dense"),
+        (torch.rand(1, 8, 8, 3).to("meta"), "holds its values"),
+        (torch.nested.nested_tensor([torch.rand(8, 8, 3)]), "dense"),
     ],
 )
 def test_bad_images_are_refused(generator, image, text):
@@ -169,9 +180,32 @@ def test_bad_images_are_refused(generator, image, text):
         stylize(image, generator)
 
 
+def test_a_tensor_that_is_negated_when_read_is_an_image(generator):
+    image = torch.rand(1, 8, 8, 3)
+    lazy = torch.complex(image, -image).conj().imag
+    assert lazy.is_neg()
+    assert torch.equal(stylize(lazy, generator), stylize(image, generator))
+
+
+@pytest.mark.parametrize("style", ["shinkai", None, torch.nn.Linear(2, 2)])
+def test_what_is_no_generator_is_told_so(style):
+    with pytest.raises(OptionError, match="load_generator"):
+        stylize(torch.rand(1, 8, 8, 3), style)
+    with pytest.raises(OptionError, match="load_generator"):
+        gather_statistics([torch.rand(1, 8, 8, 3)], style)
+
+
 @pytest.mark.parametrize(
     "mask",
-    [torch.ones(8), torch.ones(1, 1, 8, 8), torch.ones(0, 8), torch.full((8, 8), math.nan), "mask"],
+    [
+        torch.ones(8),
+        torch.ones(1, 1, 8, 8),
+        torch.ones(0, 8),
+        torch.full((8, 8), math.nan),
+        torch.ones(8, 8).to_sparse(),
+        torch.ones(8, 8).to("meta"),
+        "mask",
+    ],
 )
 def test_bad_masks_are_refused(generator, mask):
     with pytest.raises(MaskError):
@@ -212,6 +246,8 @@ def test_masks_for_a_narrow_image_are_masks():
     ("mask", "image"),
     [
         (torch.rand(12, 20, 3), (1, 12, 20, 3)),  # coloured
+        (torch.rand(12, 20, 2), (1, 12, 20, 3)),  # grey and alpha
+        (torch.rand(12, 20, 5), (2, 12, 20, 3)),
         (torch.rand(12, 20, 1), (12, 12, 20, 3)),  # 12 masks for 12 images, or one
         (torch.rand(7, 9, 3), (1, 12, 20, 3)),  # of another size: nothing tells
         (torch.rand(1, 12, 20, 1), (1, 12, 20, 3)),
@@ -225,6 +261,15 @@ def test_a_mask_that_may_be_two_things_is_refused(mask, image):
 @pytest.mark.parametrize("value", [np.float32(1), np.float64(0.5), np.int64(1), Fraction(1, 2), 0])
 def test_any_real_number_is_a_strength(value):
     assert check_strength(value) == float(value)
+
+
+def test_any_whole_number_is_a_painting_size(generator):
+    image = torch.rand(1, 12, 20, 3)
+    wanted = stylize(image, generator, painting_size=10)
+    assert torch.equal(stylize(image, generator, painting_size=np.int64(10)), wanted)
+    for value in (10.0, np.float32(10), "10", True, -1, None):
+        with pytest.raises(OptionError, match="painting_size"):
+            stylize(image, generator, painting_size=value)
 
 
 @pytest.mark.parametrize("value", [True, np.bool_(True), "1", None, np.float32("nan"), 1j])

@@ -7,7 +7,6 @@ Results go to standard output (a path per line), everything else to standard err
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -16,7 +15,7 @@ from ..engine.device import out_of_memory
 from ..engine.kernels.native import instruction_set
 from ..errors import AnimeBGError, MaskError, OptionError, StyleError
 from . import convert, download, export, styles, stylize, train
-from .terminal import messages, orderly_end, results_lost, say
+from .terminal import messages, orderly_end, result, results_lost, say
 
 # A new command is a module here: HELP, add_arguments(parser) and run(args), the exit status.
 _COMMANDS = {
@@ -67,8 +66,8 @@ class _Version(argparse.Action):
         """Print it and end."""
         name = instruction_set()
         kernels = f"native kernels ({name})" if name else "torch's kernels"
-        sys.stdout.write(f"animebg {__version__}, {kernels}\n")
-        parser.exit()
+        result(f"animebg {__version__}, {kernels}")
+        parser.exit(int(results_lost()))
 
 
 def _parser() -> argparse.ArgumentParser:

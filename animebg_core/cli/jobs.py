@@ -229,8 +229,9 @@ def _checked(jobs: Sequence[Job], mask: Path | None) -> list[Job]:
     for job in kept.values():
         if _identity(job.target) in inputs or str(job.target) in addresses:
             raise OptionError(f"{job.target} is an input, never overwritten: name another output")
-        if os.path.isdir(job.target):
-            raise OptionError(f"{job.target} is a folder, but a photo is to be written there")
+        if os.path.exists(job.target) and not os.path.isfile(job.target):
+            what = "a folder" if os.path.isdir(job.target) else "no regular file"
+            raise OptionError(f"{job.target} is {what}, but a photo is to be written there")
     return list(kept.values())
 
 
@@ -300,6 +301,27 @@ def chosen(jobs: Sequence[Job], only: Path) -> list[Job]:
         return not wanted.isdisjoint((path, *path.parents))
 
     return [job for job in jobs if named(job)]
+
+
+def check_list(path: Path) -> None:
+    """Refuse before any work a place for a list that cannot be written, or holds something else.
+
+    Raises:
+        OptionError: it is named as a picture or a film, is no regular file, or no list of paths.
+        AnimeBGError: its folder cannot be made or written.
+    """
+    if path.suffix.lower() in PHOTO_SUFFIXES | FILM_SUFFIXES:
+        raise OptionError(f"--failures {path} is the name of a picture or a film: name a .txt")
+    if os.path.exists(path):
+        if not os.path.isfile(path):
+            what = "a folder" if os.path.isdir(path) else "no regular file"
+            raise OptionError(f"--failures {path} is {what}: name another")
+        with path.open("rb") as file:
+            if b"\0" in file.read(1 << 16):  # no path has one, and hardly any other file has none
+                raise OptionError(f"--failures {path} is no list, never overwritten: name another")
+    make_folder(path.parent)
+    if reason := blocked(path):
+        raise AnimeBGError(f"--failures {reason}")
 
 
 def listed(paths: Sequence[str]) -> bytes:

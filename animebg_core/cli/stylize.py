@@ -15,7 +15,17 @@ from ..files.photos import read_mask
 from ..files.whole import whole_file
 from .background import begin, finish
 from .clips import add_clip_options, is_clip, is_finished, paint_clips
-from .jobs import Job, Passed, blocked, chosen, listed, make_folder, passed_over, plan_jobs
+from .jobs import (
+    Job,
+    Passed,
+    blocked,
+    check_list,
+    chosen,
+    listed,
+    make_folder,
+    passed_over,
+    plan_jobs,
+)
 from .many import add_ray_option, limit_pictures, paint_with_ray
 from .options import (
     add_look_options,
@@ -102,6 +112,8 @@ def _paint_here(todo: Sequence[Job], args: argparse.Namespace, report: Report) -
 def _plan(args: argparse.Namespace, report: Report, passed: Passed) -> tuple[list[Job], list[Job]]:
     """All jobs, and those that are to be done now."""
     jobs = plan_jobs(args.photos, args.output, args.mask, report.failure, passed)
+    if args.failures:
+        check_list(args.failures)
     if args.retry:
         jobs = chosen(jobs, args.retry)
     todo = [job for job in jobs if args.overwrite or not is_finished(job)]

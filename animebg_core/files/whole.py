@@ -48,7 +48,8 @@ def whole_file(
         replace: False leaves a file that has got the name by then, and drops the new one.
 
     Raises:
-        OSError: the file cannot be written in full, flushed or renamed.
+        OSError: the file cannot be written in full, flushed or renamed, or `target` is a pipe or a
+            device, which is no file to take the place of.
     """
     with (
         part_file(target, folder=folder, replace=replace) as part,
@@ -66,6 +67,8 @@ def part_file(target: Path, *, folder: Path | None = None, replace: bool = True)
     """
     name = f".animebg-{os.getpid()}-{secrets.token_hex(4)}.part"
     part = (folder or target.parent) / name
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise FileExistsError(errno.EEXIST, "it is no regular file", str(target))
     try:
         yield part
         _flush_to_disk(part)

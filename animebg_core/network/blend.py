@@ -33,7 +33,8 @@ def blend_generators(parts: Sequence[tuple[Generator, float]]) -> Generator:
     if not parts:
         raise OptionError("a blend is of one network or more, and none was given")
     amounts = [amount for _, amount in parts]
-    if not all(math.isfinite(amount) and amount >= 0 for amount in amounts) or not any(amounts):
+    together = sum(amounts)  # infinite where one is, or where they are too large for a sum
+    if not math.isfinite(together) or min(amounts) < 0 or not any(amounts):
         raise OptionError(
             f"the parts of a blend are 0 or more, and not all 0, not {', '.join(map(str, amounts))}"
         )

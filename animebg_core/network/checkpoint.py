@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
-from ..errors import CheckpointError, OptionError, WeightsError
+from ..errors import CheckpointError, OptionError, WeightsError, first_line
 from ..files.resolve import resolve_weights
 from ..files.whole import whole_file
 from .design import LITE, design_of, expected_names, stage_table
@@ -51,9 +51,11 @@ def load_generator(
             it.
 
     Raises:
+        OptionError: no such device or dtype.
         StyleError: an unknown style.
         WeightsError: the file is missing, cannot be downloaded, or is no checkpoint of this design.
     """
+    _check_device(device)
     path = resolve_weights(style_or_path, weights_dir=weights_dir, progress=progress)
     return load_checkpoint(path, device=device, dtype=dtype)
 
@@ -79,6 +81,20 @@ def load_checkpoint(
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     return placed_generator(generator, device, dtype)
+
+
+def _check_device(device: str | torch.device) -> None:
+    """Refuse, before anything is downloaded for it, a device that this torch has not.
+
+    Raises:
+        OptionError: it has not; torch's own errors for that are of several types.
+    """
+    try:
+        torch.empty(0, device=device)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise OptionError(f"device {device} cannot be used: {first_line(error)}") from error
 
 
 def placed_generator(

@@ -30,12 +30,17 @@ FILM_SUFFIXES = frozenset(CONTAINERS) | _READ
 ANIMATIONS: Mapping[str, str] = MappingProxyType({".gif": "GIF", ".webp": "WEBP", ".apng": "PNG"})
 # Numbered pictures are written as these.
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
-_NUMBERED = re.compile(r"%0?\d*d")
+# Not %20d, as in the names that addresses on the web give to spaces.
+_NUMBERED = re.compile(r"%(?:0\d+)?d")
 
 
 def is_numbered(path: Location) -> bool:
-    """The name stands for numbered pictures, as with FFmpeg: frame-%05d.png."""
-    return len(_NUMBERED.findall(path.name)) == 1 and path.suffix.lower() in PICTURES
+    """The name stands for numbered pictures, as with FFmpeg: frame-%05d.png.
+
+    A file that has that very name is what it is.
+    """
+    named = len(_NUMBERED.findall(path.name)) == 1 and path.suffix.lower() in PICTURES
+    return named and not os.path.isfile(path)
 
 
 def numbered(path: Path, number: int) -> Path:
