@@ -248,6 +248,15 @@ def test_the_spaces_of_the_web_number_no_pictures(run, tmp_path):
     assert (tmp_path / "summer%20day.png").is_file()
 
 
+@pytest.mark.parametrize("empty", [("", "-o", "out"), ("a.png", "-o", "")])
+def test_an_empty_path_is_not_the_current_folder(run, tmp_path, monkeypatch, capsys, empty):
+    monkeypatch.chdir(tmp_path)
+    saved(Path("a.png"))
+    assert run(*empty) == 2
+    assert "a path is empty" in capsys.readouterr().err
+    assert files(tmp_path) == ["a.png"]
+
+
 # --- What failed ---
 
 

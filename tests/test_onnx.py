@@ -82,6 +82,14 @@ def test_the_command_writes_what_the_function_writes(style, tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
 
 
+def test_a_file_that_cannot_be_written_is_named(style, tmp_path, capsys):
+    path, _, _ = style
+    target = tmp_path / "none" / "net.onnx"
+    assert main(["export", str(path), str(target)]) == 1
+    told = capsys.readouterr().err
+    assert told == f"animebg: error: {target} cannot be written: No such file or directory\n"
+
+
 def test_other_precisions_are_refused(style, tmp_path):
     with pytest.raises(OptionError, match="fp32 or fp16"):
         exported.export(style[1], tmp_path / "a.onnx", precision=torch.bfloat16)

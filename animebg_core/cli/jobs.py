@@ -45,6 +45,8 @@ def plan_jobs(
             input, or an output format that is not written.
         AddressError: an address that cannot be looked into.
     """
+    if "" in (*inputs, output):  # such as a variable of the shell that is not set
+        raise OptionError("a path is empty: name a photo or a folder, and an output")
     for given in map(location, (*inputs, output)):
         if isinstance(given, Address) and is_numbered(given):
             raise OptionError(f"{given}: numbered pictures are read and written in folders here")

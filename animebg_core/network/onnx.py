@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import OptionError
+from ..errors import OptionError, WeightsError
 from ..files.whole import whole_file
 from .design import NORM_EPS, Conv, Stage
 from .generator import ConvWeights, Generator
@@ -43,6 +43,7 @@ def export(
 
     Raises:
         OptionError: the package `onnx` is not installed, or another precision was asked for.
+        WeightsError: the file cannot be written.
     """
     if precision not in (torch.float32, torch.float16):
         raise OptionError(f"ONNX is written in fp32 or fp16, not {precision}")
@@ -55,8 +56,11 @@ def export(
     library: Any = onnx
     model = _Graph(library, precision).model(generator, form)
     library.checker.check_model(model, full_check=True)
-    with whole_file(path) as file:
-        file.write(model.SerializeToString())
+    try:
+        with whole_file(path) as file:
+            file.write(model.SerializeToString())
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 class _Graph:
