@@ -257,6 +257,14 @@ def test_an_empty_path_is_not_the_current_folder(run, tmp_path, monkeypatch, cap
     assert files(tmp_path) == ["a.png"]
 
 
+def test_a_mask_that_paints_nothing_is_told(run, tmp_path, capsys):
+    photo, mask = saved(tmp_path / "a.png"), tmp_path / "mask.png"
+    for value, told in ((0, True), (255, False)):
+        Image.new("L", (24, 16), value).save(mask)
+        assert run(photo, "-o", tmp_path / "o.png", "--mask", mask, "--overwrite") == 0
+        assert ("nothing is painted" in capsys.readouterr().err) == told
+
+
 # --- What failed ---
 
 

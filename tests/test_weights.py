@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,15 @@ def test_a_bare_file_name_is_a_path_and_not_a_style(
     monkeypatch.chdir(places.pack)
     with pytest.raises(WeightsNotFoundError, match="which is empty"):
         resolve_weights("wanted.pth")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_and_a_link_to_nothing_are_no_styles(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "link.pth").symlink_to(tmp_path / "nothing.pth")
+    for name in ("pipe.pth", "link.pth"):
+        with pytest.raises(WeightsNotFoundError, match=f"{name} is no regular file"):
+            resolve_weights(tmp_path / name)
 
 
 def test_a_folder_is_no_style(places: Places) -> None:

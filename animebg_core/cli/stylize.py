@@ -183,6 +183,9 @@ def _mask(path: Path | None) -> torch.Tensor | None:
     if path is None:
         return None
     try:
-        return torch.as_tensor(read_mask(path))[None]
+        mask = torch.as_tensor(read_mask(path))[None]
     except ImageError as error:
         raise MaskError(f"--mask {path}: {error}") from error
+    if not bool(mask.any()):
+        say(f"--mask {path} is black everywhere: nothing is painted")
+    return mask

@@ -85,6 +85,8 @@ def _given_file(style_or_path: str | Path) -> Path:
         )
     if os.path.isdir(path):
         raise WeightsNotFoundError(f"{path} is a folder: name one .pth or .safetensors file in it")
+    if os.path.lexists(path):
+        raise WeightsNotFoundError(f"{path} is no regular file, or a link that leads to none")
     raise WeightsNotFoundError(f"{path.name} was looked for in {_contents(path.parent)}")
 
 
