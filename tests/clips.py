@@ -105,8 +105,12 @@ def encoded_tone(stream, sound: Sound):
 
 def turn(path: Path, degrees: int) -> None:
     """Write a rotation into the header of an MP4 file, as a phone does."""
-    matrices = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
-    a, b, c, d = (value << 16 for value in matrices[degrees])
+    show_by(path, *{90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[degrees])
+
+
+def show_by(path: Path, *matrix: int) -> None:
+    """Write into the header of an MP4 file where a pixel is shown: at ax + cy, bx + dy."""
+    a, b, c, d = (value << 16 for value in matrix)
     data = bytearray(path.read_bytes())
     header = data.index(b"tkhd")
     at = header + 4 + 4 + 20 + 8 + 8  # flags, times, numbers, reserved, layer, volume

@@ -16,6 +16,7 @@ from clips import (  # noqa: E402
     make_clip,
     packets,
     pictures,
+    show_by,
     times_of,
 )
 
@@ -245,6 +246,24 @@ def test_a_phone_clip_is_turned_upright(tmp_path, quarter, turn):
     assert np.array_equal(frame.pixels(), np.rot90(lying.pixels(), turn))
     assert frame.pixels().shape[:2] == (clip.shape.height, clip.shape.width)
     assert clip.shape.aspect == (Fraction(3, 4) if turn % 2 else Fraction(4, 3))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((-1, 0, 0, 1), lambda picture: picture[:, ::-1]),
+        ((1, 0, 0, -1), lambda picture: picture[::-1]),
+        ((0, 1, 1, 0), lambda picture: picture.transpose(1, 0, 2)),
+        ((0, -1, -1, 0), lambda picture: picture[::-1, ::-1].transpose(1, 0, 2)),
+    ],
+    ids=["left is right", "upside down", "turned", "turned back"],
+)
+def test_a_mirrored_clip_is_shown_as_in_its_mirror(tmp_path, matrix, shown):
+    source = make_clip(tmp_path / "in.mp4", noise(2))
+    plain = next(Film(source).frames())[1].pixels()
+    show_by(source, *matrix)
+    seen = next(Film(source).frames())[1].pixels()
+    assert np.array_equal(seen, shown(plain))
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("mp4", "h264"), ("mp4", "hevc"), ("webm", None)])

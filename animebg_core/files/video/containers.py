@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from av.video.stream import VideoStream
 from ...errors import VideoError
 
 _ENDS = 1 << 20  # bytes of each end of a file that tell it from others of its size
+_TAGGED, _UNITS = re.compile(r"(\d+):(\d+):(\d+\.?\d*)"), (3600, 60, 1)
 _MOST_BAD = 1000  # places that cannot be read, after which a file is taken to end
 
 
@@ -105,6 +107,16 @@ def written() -> Generator[None]:
         if isinstance(error, (OSError, MemoryError)):
             raise
         raise VideoError(f"FFmpeg cannot write it so: {error.strerror or error}") from error
+
+
+def said_to_end(stream: VideoStream, begins: float) -> float:
+    """The second at which a film ends by the head of its file; 0 where that says nothing."""
+    if stream.duration is not None and "mp4" in stream.container.format.name:
+        return begins + float(stream.duration * (stream.time_base or 0))
+    match = _TAGGED.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska's
+    if match is None:
+        return 0
+    return sum(float(part) * unit for part, unit in zip(match.groups(), _UNITS, strict=True))
 
 
 def source_identity(source: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -25,11 +24,10 @@ from numpy.typing import NDArray
 
 from ...errors import VideoError
 from .colour import HLG, PQ, RGB, Colours, Layout, layout_of, planar, planar_name, samples, to_rgb
-from .containers import decoder, film_stream, opened, packets, source_identity
+from .containers import decoder, film_stream, opened, packets, said_to_end, source_identity
 from .timeline import from_zero
 
 _SHORT = 0.25  # seconds that a film may end too early without a word
-_TAGGED, _UNITS = re.compile(r"(\d+):(\d+):(\d+\.?\d*)"), (3600, 60, 1)
 _GLANCE = (9, 16)  # rows and columns of the smallest picture that shows cuts and fades
 
 
@@ -101,9 +99,11 @@ class _FilmFrame:
     frame: VideoFrame
     colours: Colours
     quarters: int  # turns to the left that make it upright
+    mirrored: bool  # it is to be put upside down before
 
     def pixels(self) -> NDArray[np.uint16]:
         pixels = to_rgb(self.frame, self.colours)
+        pixels = np.ascontiguousarray(pixels[::-1]) if self.mirrored else pixels
         return np.ascontiguousarray(np.rot90(pixels, self.quarters)) if self.quarters else pixels
 
     def glance(self) -> NDArray[np.float32]:
@@ -163,6 +163,7 @@ class Film:
     notes: list[str] = field(init=False, default_factory=list[str])
     last_ticks: int = field(init=False, default=0)
     _quarters: int = field(init=False, default=0)
+    _mirrored: bool = field(init=False, default=False)
     _interlaced: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -175,6 +176,7 @@ class Film:
             if first is None:
                 raise VideoError("none of its frames can be decoded: it is damaged or empty")
             self._quarters = round(getattr(first, "rotation", 0) / 90) % 4
+            self._mirrored = _mirrored(first)
             self.shape = _shape(stream, first, self._quarters, self.longest)
         self.notes.clear()
         if self.shape.colours.transfer in (PQ, HLG):
@@ -211,7 +213,7 @@ class Film:
                 resized |= given != (frame.height, frame.width)
                 if (frame.height, frame.width) != (height, width):
                     frame = frame.reformat(width, height, interpolation="LANCZOS")
-                yield time, _FilmFrame(frame, self.shape.colours, self._quarters)
+                yield time, _FilmFrame(frame, self.shape.colours, self._quarters, self._mirrored)
             if resized:
                 self.notes.append(f"frames of another size are brought to {width}x{height}")
 
@@ -250,20 +252,19 @@ class Film:
             self.notes.append(f"{what} damaged, and painted as far as can be read")
         if first is not None and stream.time_base is not None:
             begins, stops = float(first * stream.time_base), float(ends * stream.time_base)
-            said = _said_to_end(stream, begins)
+            said = said_to_end(stream, begins)
             if stops < said - _SHORT:
                 lasts = f"{stops - begins:.2f} of {said - begins:.2f} seconds"
                 self.notes.append(f"it breaks off after {lasts}")
 
 
-def _said_to_end(stream: VideoStream, begins: float) -> float:
-    """The second at which a film ends by the head of its file; 0 where that says nothing."""
-    if stream.duration is not None and "mp4" in stream.container.format.name:
-        return begins + float(stream.duration * (stream.time_base or 0))
-    match = _TAGGED.fullmatch(stream.metadata.get("DURATION", ""))  # Matroska's
-    if match is None:
-        return 0
-    return sum(float(part) * unit for part, unit in zip(match.groups(), _UNITS, strict=True))
+def _mirrored(frame: VideoFrame) -> bool:
+    """The file says that it is to be shown as in a mirror, besides being turned."""
+    data = frame.side_data.get(cast(Any, "DISPLAYMATRIX"))
+    if data is None:
+        return False
+    a, b, _, c, d = np.frombuffer(cast(Any, data), np.int32)[:5].astype(float)
+    return a * d - b * c < 0
 
 
 def _duration(frame: VideoFrame) -> int:
