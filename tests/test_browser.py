@@ -104,6 +104,15 @@ sample.widgets.find(w => w.type == 'button').callback();
 nodes().find(n => n.type == 'LoadImage').widgets[0].value = 'holiday.png';
 nodes().find(n => n.type == 'SaveImage').widgets[0].value = 'AnimeBG/own';
 arguments[arguments.length - 1](nodes().filter(n => n.type == 'AnimeBGSamplePhoto').length);"""
+# The same where the sample is a subgraph's, and its photo goes straight out of that.
+OWN_INSIDE = """
+const graph = window.app.graph;
+const sample = graph._nodes.find(n => n.type == 'AnimeBGSamplePhoto');
+const inside = graph.convertToSubgraph(new Set([sample])).subgraph;
+inside._nodes[0].widgets.find(w => w.type == 'button').callback();
+inside._nodes.find(n => n.type == 'LoadImage').widgets[0].value = 'holiday.png';
+graph._nodes.find(n => n.type == 'SaveImage').widgets[0].value = 'AnimeBG/inside';
+arguments[arguments.length - 1](inside._nodes.length - 1);"""
 DETAILS = """
 for (const b of document.querySelectorAll('button'))
   if (/details|report/i.test(b.textContent)) b.click();"""
@@ -191,6 +200,7 @@ if __name__ != "__main__":
         assert 'no style "gone.safetensors"' in seen["unknown"]
         assert seen["errors"] == []
         assert np.abs(pictures["own"] - expected).max() <= 1
+        assert np.abs(pictures["inside"] - expected).max() <= 1
         assert nodes["MarkdownNote"]["note"] == texts_of("en")["notes"]["photo-to-anime"]
         if newer:
             assert np.abs(pictures["blueprint"] - expected).max() <= 1
@@ -296,6 +306,9 @@ def main(server: str, out: Path, *languages: str) -> dict:
         driver.execute_async_script(TEMPLATE, f"{TEMPLATES_AT}/photo-to-anime.json")
         time.sleep(1.5)
         seen["others"]["own"] = run(driver, url, out / "own.png", OWN)
+        driver.execute_async_script(TEMPLATE, f"{TEMPLATES_AT}/photo-to-anime.json")
+        time.sleep(1.5)
+        seen["others"]["inside"] = run(driver, url, out / "inside.png", OWN_INSIDE)
         driver.execute_async_script(TEMPLATE, f"{TEMPLATES_AT}/photo-to-anime.json")
         if len(languages) > 1:  # this late, since it opens a panel that stays
             seen["help"] = help_page(driver, out)

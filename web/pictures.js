@@ -96,7 +96,9 @@ function replace(node, kind) {
   node.outputs.forEach((output, slot) => {
     for (const id of [...(output.links ?? [])]) {
       const link = graph.getLink?.(id) ?? graph.links[id];
-      other.connect(slot, graph.getNodeById(link.target_id), link.target_slot);
+      const target = graph.getNodeById(link.target_id);
+      if (target) other.connect(slot, target, link.target_slot);
+      else graph.outputs[link.target_slot].connect(other.outputs[slot], other); // out of a subgraph
     }
   });
   graph.remove(node);
