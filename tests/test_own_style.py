@@ -275,8 +275,9 @@ def test_outputs_that_exist_are_not_written_over(train, folders, capsys):
         assert f"{name} exists" in capsys.readouterr().err
         assert (folders / name).read_bytes() == b"precious"
         (folders / name).unlink()
-    assert train(folders / "frames", "-o", folders / "mine.pth") == 2
-    assert "written as .safetensors" in capsys.readouterr().err
+    for other in (folders / "mine.pth", "", ".", "/"):
+        assert train(folders / "frames", "-o", other) == 2
+        assert "written as .safetensors" in capsys.readouterr().err
 
 
 # --- What comes of it ---

@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     target: Path = args.output
     if args.hours and not args.photos:
         raise OptionError("--hours needs --photos: a drawing is learned on photographs")
+    if target.suffix != ".safetensors":  # also "" and ".", beside which nothing can lie
+        raise OptionError(f"-o {target}: a network is written as .safetensors")
     _check_output(target, own.state_folder(target), own.sheet_path(target))
     args.style, args.precision = args.start, "fp32"  # learned in float32, whatever the device
     start = load_network(args)
@@ -97,8 +99,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_output(target: Path, state: Path, sheet: Path) -> None:
     """Refuse before any work what could not be written at its end."""
-    if target.suffix != ".safetensors":
-        raise OptionError(f"-o {target}: a network is written as .safetensors")
     for path in (target, sheet):
         if os.path.lexists(path) and not state.exists():
             raise OptionError(f"{path} exists: name another output, or remove it first")
