@@ -12,6 +12,7 @@ from .engine import stream
 from .engine.device import Device
 from .engine.plan import RunPlan
 from .engine.statistics import Statistics
+from .engine.transfers import Transfers
 from .images import extend, to_image, to_network, to_unit
 from .masks import fill_outside, fit_mask, statistics_weight
 from .network.generator import Generator
@@ -35,12 +36,14 @@ class Brush:
         plan: for the largest size that is painted.
         statistics: those that all are painted under; None: each picture's own.
         step: called with the work done in every strip; may raise to stop.
+        transfers: to the generator's device and from it.
     """
 
     generator: Generator
     plan: RunPlan
     statistics: Statistics | None
     step: Callable[[int], None]
+    transfers: Transfers
 
     def paint(self, photo: Tensor, mask: Tensor | None, write: Write) -> None:
         """Paint photos [N, H, W, C] of floats together, at their own size, wherever their masks
@@ -67,7 +70,7 @@ class Brush:
         stream.paint(
             self.generator,
             self.plan,
-            picture_of(image, colour, device, weight),
+            picture_of(image, colour, device, self.transfers, weight),
             finish,
             statistics=self.statistics,
             step=self.step,
@@ -115,7 +118,7 @@ class Brush:
         maps = fit(*(part.movedim(-1, 1) for part in (small, painting, spread)))
         for start in range(0, height, _ROWS):
             stop = min(start + _ROWS, height)
-            rows = upsample(maps, _colours(guide, start, stop, maps.device), start, height)
+            rows = upsample(maps, _colours(guide, start, stop, self.transfers), start, height)
             write(start, rows.movedim(1, -1))
             self.step((stop - start) * width * UPSAMPLE_WORK)
 
@@ -128,29 +131,29 @@ class Brush:
         def step(rows: int) -> None:
             self.step(rows * width * SHRINK_WORK)
 
-        return _smaller(image, mask, size, self.generator.device, step)
+        return _smaller(image, mask, size, self.transfers, step)
 
 
 def _smaller(
     image: Tensor,
     mask: Tensor | None,
     size: tuple[int, int],
-    device: torch.device,
+    transfers: Transfers,
     step: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Images [N, H, W, C] at `size`: [N, h, w, 3] float32 on the device, the variance within each
-    pixel [N, h, w, 1], and their masks [N, h, w].
+    """Images [N, H, W, C] at `size`: [N, h, w, 3] float32 where transfers go, the variance within
+    each pixel [N, h, w, 1], and their masks [N, h, w].
 
     What a mask leaves out counts for nothing.
     """
     height, width = image.shape[1:3]
 
     def read(start: int, stop: int) -> Tensor:
-        colours = _colours(image, start, stop, device)
+        colours = _colours(image, start, stop, transfers)
         parts = [colours, colours.square().mean(1, keepdim=True)]
         if mask is None:
             return torch.cat(parts, 1)
-        amount = mask[:, None, start:stop].to(device)
+        amount = transfers.up(mask[:, start:stop])[:, None]
         counts = (amount > 0).float()
         return torch.cat([*(part * counts for part in parts), counts, amount], 1)
 
@@ -173,7 +176,7 @@ def shrunk(
     size = painted_size(height, width, painting_size)
     if size == (height, width):
         return image, mask
-    small, _, seen = _smaller(image, mask, size, image.device)
+    small, _, seen = _smaller(image, mask, size, Transfers(image.device))
     return small, seen
 
 
@@ -206,7 +209,11 @@ def samples(
 
 
 def picture_of(
-    image: Tensor, colour: Tensor, device: Device, weight: Tensor | None = None
+    image: Tensor,
+    colour: Tensor,
+    device: Device,
+    transfers: Transfers,
+    weight: Tensor | None = None,
 ) -> stream.Picture:
     """An image [N, H, W, 3] as the engine reads it: less its mean colour [1 or N, 3].
 
@@ -222,13 +229,13 @@ def picture_of(
         weight = weight.to(device.device)
 
     def read(start: int, stop: int) -> Tensor:
-        rows = to_network(image[:, start:stop].to(device.device))
+        rows = to_network(transfers.up(image[:, start:stop]))
         return rows.sub_(mean).to(device.arithmetic)
 
     return stream.Picture(height, width, read, weight, images)
 
 
-def _colours(image: Tensor, start: int, stop: int, device: torch.device) -> Tensor:
-    """Rows of an image [N, H, W, C] as [N, 3, rows, W] float32 in [0, 1] on a device."""
-    rows = to_unit(image[:, start:stop, :, :3].to(device))
+def _colours(image: Tensor, start: int, stop: int, transfers: Transfers) -> Tensor:
+    """Rows of an image [N, H, W, C] as [N, 3, rows, W] float32 in [0, 1], where transfers go."""
+    rows = to_unit(transfers.up(image[:, start:stop, :, :3]))
     return rows.to(torch.float32).clamp(0, 1).movedim(-1, 1)

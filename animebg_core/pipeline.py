@@ -17,6 +17,7 @@ from .engine.device import Device
 from .engine.plan import RunPlan, plan_run
 from .engine.schedule import Level, total_work
 from .engine.statistics import Statistics
+from .engine.transfers import Transfers
 from .errors import ImageError, OptionError
 from .images import check_image, to_network, to_pixels, to_unit
 from .masks import check_share, check_strength, fit_mask, mix
@@ -167,7 +168,9 @@ def _stylized(
                 painted.append(index)
         groups = [painted[at : at + plan.batch] for at in range(0, len(painted), plan.batch)]
         work = _work(generator, small, (height, width), plan.level, detail, statistics)
-        brush = Brush(generator, plan, statistics, _steps(work * len(groups), progress))
+        steps = _steps(work * len(groups), progress)
+        transfers = Transfers(generator.device)
+        brush = Brush(generator, plan, statistics, steps, transfers)
 
         for group in groups:
             # Indexing with a list copies; one image, the usual case, is a view.
@@ -185,18 +188,22 @@ def _stylized(
                 stop = start + rows.shape[1]
                 original = to_unit(photo[:, start:stop])
                 if colour < 1:
-                    seen = original[..., :3].to(rows.device, torch.float32).clamp(0, 1)
+                    seen = transfers.up(original[..., :3]).to(torch.float32).clamp(0, 1)
                     rows = mix_colours(rows.movedim(-1, 1), seen.movedim(-1, 1), colour)
                     rows = rows.movedim(1, -1)
                 share = strength if amount is None else strength * amount[:, start:stop]
-                mixed = mix(original, rows.to(original.device), share)
-                room[:, start:stop] = to_pixels(mixed, room.dtype)
+
+                def lay(rows: Tensor) -> None:
+                    room[:, start:stop] = to_pixels(mix(original, rows, share), room.dtype)
+
+                transfers.down(rows, original.device, lay)
 
             if small == (height, width):
                 brush.paint(photo, amount, finish)
             else:
                 guided = room if detail == "painting" else None
                 brush.paint_small(photo, amount, small, guided, finish, preview)
+            transfers.flush()
             if not isinstance(chosen, slice):
                 result[chosen] = room
     return result
@@ -277,7 +284,7 @@ def gather_statistics(
     for image in images:
         check_image(image)
     check_painting_size(painting_size)
-    device = Device.of(generator)
+    device, transfers = Device.of(generator), Transfers(generator.device)
     with _plain_arithmetic(generator.device, *(image.device for image in images)):
         side = generator.design.min_side
         pictures, weights = samples(images, masks, painting_size, side)
@@ -299,7 +306,7 @@ def gather_statistics(
             generator,
             [replace(plan, level=level, batch=1) for plan in plans],
             [
-                picture_of(picture, colour, device, weight)
+                picture_of(picture, colour, device, transfers, weight)
                 for picture, weight in zip(pictures, weights, strict=True)
             ],
             step=_steps(work, progress),

@@ -1,4 +1,5 @@
-"""On an NVIDIA GPU: frames per second at 1080p, share of the peak, memory at 1, 8 and 33 MP.
+"""On an NVIDIA GPU: frames per second at 1080p, share of the peak, memory at 1, 8 and 33 MP, and
+the ways of running that are off until somebody has measured them (ANIMEBG_UNMEASURED).
 
 `python -m benchmarks.gpu`, with `--style random` where no network is at hand.
 """
@@ -6,19 +7,22 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from animebg_core import plan_run
+from animebg_core import gather_statistics, plan_run, stylize
 from animebg_core.engine.schedule import total_work
 
 from . import _baselines, _common
 
 FRAME = (1080, 1920)
 SIZES = {1: (816, 1224), 8: (2160, 3840), 33: (4320, 7680)}
+LARGE, LITTLE = (8660, 11547), 4 << 30
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -37,6 +41,7 @@ def main() -> int:
     _print_speed(args)
     print("predicted: against the peak; reserved: what the allocator held, in MiB\n")
     _print_memory(args)
+    _print_unmeasured(args)
     return 0
 
 
@@ -140,6 +145,49 @@ def _print_memory(args: argparse.Namespace) -> None:
         "reserved MiB",
     ]
     _common.print_table(header, rows)
+
+
+def _print_unmeasured(args: argparse.Namespace) -> None:
+    """Frames from and to main memory under given statistics, as a film has them; and a picture
+    whose maps the card does not hold.
+    """
+    generator = _common.load_network(args, "cuda", torch.float16).generator
+    frame = torch.rand(1, *FRAME, 3)
+    statistics = gather_statistics([frame], generator)
+
+    def painted(ways: str) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            with _asked_for(ways):
+                return stylize(frame, generator, statistics=statistics)
+
+        return run
+
+    best = _common.best_times({ways: painted(ways) for ways in ("", "copies")}, args.rounds)
+    rows = [[ways or "as by default", f"{1 / seconds:.1f}"] for ways, seconds in best.items()]
+    _common.print_table(["1080x1920, fp16, statistics given", "frames/s"], rows)
+
+    picture, rows = torch.rand(1, *LARGE, 3), []
+    for ways in ("host-maps", "copies,host-maps"):
+        with _asked_for(ways):
+            plan = plan_run(generator, *LARGE, budget=LITTLE)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            best = _common.best_times(
+                {"": lambda plan=plan: stylize(picture, generator, plan=plan)}, 1
+            )
+            taken = torch.cuda.max_memory_allocated() - before
+        rows.append([ways, str(plan), f"{best['']:.1f}", _common.mebibytes(taken)])
+    _common.print_table(["100 MP, fp16, in 4 GiB", "plan", "s", "peak MiB"], rows)
+
+
+@contextmanager
+def _asked_for(ways: str) -> Iterator[None]:
+    os.environ["ANIMEBG_UNMEASURED"] = ways
+    try:
+        yield
+    finally:
+        del os.environ["ANIMEBG_UNMEASURED"]
 
 
 if __name__ == "__main__":

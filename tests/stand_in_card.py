@@ -1,7 +1,9 @@
 """A graphics card that is not there: tensors that say they lie on `cuda` and compute on the CPU.
 
 What a real card would refuse is refused (tensors of both places in one operation), and what it
-would do is counted: transfers, waiting for it, and the memory that tensors take there.
+would do is counted: transfers, waiting for it, and the memory that tensors take there. Copies on a
+stream of their own are made as late as may be: when somebody waits for them. Whoever does not wait
+finds NaN.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Card:
         total: bytes of its memory.
         taken, peak: bytes that tensors take there now, and took at the worst moment.
         up, down: transfers to it and from it, in bytes, one after another.
-        waits: what made the processor wait for it.
+        waits: what made the processor wait for all that it was given.
+        unrecorded: storages that a stream uses beside the one that they were taken on.
     """
 
     total: int = 1 << 40
@@ -40,6 +43,10 @@ class Card:
     up: list[int] = field(default_factory=list)
     down: list[int] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
+    unrecorded: set[int] = field(default_factory=set)
+    pinned: set[int] = field(default_factory=set)
+    lane: Lane | None = None  # that copies go to, beside the computing
+    computed: int = 0  # operations there, so far
     _known: dict[int, int] = field(default_factory=dict)
 
     def hold(self, inner: torch.Tensor) -> None:
@@ -62,6 +69,59 @@ class Card:
 _card = Card()
 
 
+class Lane(torch.Stream):
+    """A stream that does what it was given when it has to."""
+
+    def __new__(cls):
+        return super().__new__(cls, stream_id=1, device_index=0, device_type=20)
+
+    def __init__(self):
+        self.begun: list = []
+        self.seen = -1  # how many operations of the computing it has waited for
+
+    def run(self, count: int | None = None) -> None:
+        """Do what is still to be done of the first so many."""
+        for at, work in enumerate(self.begun[:count]):
+            self.begun[at] = None
+            if work is not None:
+                work()
+
+    def wait_stream(self, other) -> None:
+        if isinstance(other, Lane):
+            count = len(other.begun)
+            self.begun.append(lambda: other.run(count))
+        else:
+            self.seen = _card.computed
+
+    def record_event(self):
+        return _Event(self, len(self.begun))
+
+
+class _Event:
+    def __init__(self, lane, count):
+        self._lane, self._count = lane, count
+
+    def synchronize(self) -> None:
+        if self._lane is not None:
+            self._lane.run(self._count)
+
+
+class _Computing(torch.Stream):
+    """The stream that all else runs on, at once."""
+
+    def __new__(cls):
+        return super().__new__(cls, stream_id=0, device_index=0, device_type=20)
+
+    def wait_stream(self, lane) -> None:
+        lane.run()
+
+    def record_event(self):
+        return _Event(None, 0)
+
+
+_computing = _Computing()
+
+
 class _Module(backend_registration._DummyBackendModule):
     """What `torch.cuda` is to cuda."""
 
@@ -75,6 +135,17 @@ class _Module(backend_registration._DummyBackendModule):
 
     def empty_cache(self):
         pass
+
+    Stream = Lane
+
+    def current_stream(self):
+        return _computing
+
+    @contextmanager
+    def stream(self, lane):
+        _card.lane = lane
+        yield
+        _card.lane = None
 
 
 class OnCard(torch.Tensor):
@@ -124,6 +195,9 @@ def _run(func, args, kwargs):
             made = func.decompose(*args, **kwargs)
         if made is not NotImplemented:
             return made
+    if func is _aten.record_stream.default:
+        _card.unrecorded.discard(args[0].inner.untyped_storage()._cdata)
+        return None
     tensors = [*_tensors(args), *_tensors(kwargs.values())]
     there = [t for t in tensors if isinstance(t, OnCard)]
     wanted = kwargs.get("device")
@@ -138,9 +212,34 @@ def _run(func, args, kwargs):
         _card.waits.append(str(func))
     if wanted is not None:
         kwargs = kwargs | {"device": torch.device("cpu")}
-    kwargs.pop("pin_memory", None)
+    pinned = kwargs.pop("pin_memory", False)
+    if func in _COPIES and _card.lane is not None:
+        return _later(func, args, kwargs, on_card)
+    _card.computed += on_card
     made = func(*_mapped(_inner, args), **{name: _inner(value) for name, value in kwargs.items()})
+    if pinned:
+        _card.pinned.add(made.untyped_storage()._cdata)
     return _outer(func, args, kwargs, made, on_card)
+
+
+def _later(func, args, kwargs, on_card):
+    """A copy that its lane makes when it has to."""
+    lane = _card.lane
+    source = args[1] if func is _aten.copy_.default else args[0]
+    here = args[0] if not on_card else source
+    assert here.untyped_storage()._cdata in _card.pinned, "copied from or to memory that may move"
+    if func is _aten.copy_.default:
+        made = args[0]
+        assert lane.seen == _card.computed, "copied before it was computed"
+    else:
+        made = OnCard(torch.full_like(source, torch.nan if source.is_floating_point() else 77))
+        _card.hold(made.inner)
+    _card.unrecorded.add((made if on_card else source).inner.untyped_storage()._cdata)
+    target, numbers = _inner(made), _inner(source)
+    if not on_card:
+        target.fill_(torch.nan)
+    lane.begun.append(lambda: target.copy_(numbers))
+    return made
 
 
 def _tensors(values) -> Iterator[torch.Tensor]:
@@ -223,3 +322,4 @@ def card(total: int = 1 << 40) -> Iterator[Card]:
     _register()
     with _Mode():
         yield made
+    assert not made.unrecorded, "memory that might be taken by others while it is copied"

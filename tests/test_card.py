@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from stand_in_card import CARD, OnCard, card
 
-from animebg_core import gather_statistics, load_generator, plan_run, stylize
+from animebg_core import MemoryBudgetError, gather_statistics, load_generator, plan_run, stylize
 from animebg_core.engine import device as engine_device
 from animebg_core.engine.plan import peak_bytes
 
@@ -54,7 +54,8 @@ def painted(path, image, device, options):
         options["statistics"] = gather_statistics([image], generator, painting_size=size)
     if level := options.pop("level", None):
         plan = plan_run(generator, HEIGHT, WIDTH, batch=len(image), masked="mask" in options)
-        options["plan"] = replace(plan, level=level, rows=16, block_rows=4)
+        on_host = options.pop("on_host", False)
+        options["plan"] = replace(plan, level=level, rows=16, block_rows=4, on_host=on_host)
     return stylize(image, generator, **options)
 
 
@@ -122,3 +123,77 @@ def test_tensors_of_both_places_do_not_meet():
         with pytest.raises(RuntimeError, match="same device"):
             there + here
         assert torch.equal(there.to("cpu") + here, (there + here.to(CARD)).to("cpu"))
+
+
+WAYS = {"copies": "copies", "maps": "host-maps", "both": "copies,host-maps"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "case", ["plain", "mask", "small, mask", "painting", "colour", "statistics"]
+)
+def test_the_unmeasured_ways_give_the_same(network, monkeypatch, case, way):
+    """Rows that travel beside the computing, maps in main memory: nothing is read too early."""
+    monkeypatch.setenv("ANIMEBG_UNMEASURED", WAYS[way])
+    options = {"level": "recompute", "on_host": way != "copies"} | CASES[case]
+    image = torch.rand(1, HEIGHT, WIDTH, 3) * 0.8 + 0.1
+    expected = painted(network[0], image, "cpu", CASES[case])
+    with card():
+        made = painted(network[0], image, CARD, options)
+    assert (made - expected).abs().max() < ROUNDING
+
+
+@pytest.mark.parametrize("painting_size", [0, 50])
+def test_under_given_statistics_nobody_waits_within_a_picture(
+    checkpoint, monkeypatch, painting_size
+):
+    image = torch.rand(1, HEIGHT, WIDTH, 3)
+    waits = {}
+    for way in ("", "copies"):
+        monkeypatch.setenv("ANIMEBG_UNMEASURED", way)
+        with card() as made:
+            generator = load_generator(checkpoint, device=CARD)
+            given = gather_statistics([image], generator, painting_size=painting_size)
+            for rows in (64, 16):
+                plan = replace(plan_run(generator, HEIGHT, WIDTH), rows=rows, block_rows=4)
+                made.waits.clear()
+                options = {"statistics": given, "plan": plan, "painting_size": painting_size}
+                stylize(image, generator, **options)
+                waits[way, rows] = list(made.waits)
+    # However many strips there are: the norms and the mean colour, and the filters of upsampling.
+    assert waits["copies", 16] == waits["copies", 64]
+    assert len(waits["copies", 16]) < 10 < len(waits["", 16])
+
+
+def test_maps_in_main_memory_take_what_was_planned(wide, monkeypatch):
+    monkeypatch.setenv("ANIMEBG_UNMEASURED", "copies,host-maps")
+    monkeypatch.setattr(engine_device, "_GPU_STRIP", 1 << 12)
+    height, width = 320, 240
+    image = torch.rand(1, height, width, 3)
+    with card() as made:
+        generator = load_generator(wide, device=CARD)
+        stylize(image[:, :8, :8], generator)
+        frugal = plan_run(generator, height, width, budget=1 << 50)
+        with pytest.raises(MemoryBudgetError):
+            while not frugal.on_host:
+                frugal = plan_run(generator, height, width, budget=frugal.peak_bytes - 1)
+            monkeypatch.setenv("ANIMEBG_UNMEASURED", "copies")
+            plan_run(generator, height, width, budget=frugal.peak_bytes)
+        before = made.peak = made.taken
+        stylize(image, generator, plan=frugal)
+        assert 0.8 < frugal.peak_bytes / (made.peak - before) < 1.4
+        # However high the picture is.
+        assert peak_bytes(generator, frugal, 10 * height, width, masked=False) == frugal.peak_bytes
+
+
+def test_who_does_not_wait_finds_nothing():
+    """The stand-in itself: what travels beside the computing is there when it was waited for."""
+    with card():
+        module = torch.privateuseone
+        lane, here = module.Stream(), torch.ones(3, pin_memory=True)
+        with module.stream(lane):
+            there = here.to(CARD, non_blocking=True)
+        there.record_stream(module.current_stream())
+        assert (there * 1).to("cpu").isnan().all()
+        module.current_stream().wait_stream(lane)
+        assert torch.equal((there * 1).to("cpu"), here)

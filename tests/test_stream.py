@@ -245,3 +245,17 @@ def test_small_pictures_keep_everything_and_large_ones_do_not(checkpoint):
     generator = load_generator(checkpoint)
     assert plan_run(generator, 480, 720, budget=1 << 50).level == "whole"
     assert plan_run(generator, 2160, 3840, budget=1 << 50).level == "store"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_maps_that_come_by_strips_give_the_same_to_the_bit(network, dtype, masked):
+    """As maps in main memory come to a card."""
+    generator = load_generator(network[0], dtype=dtype)
+    image, mask = torch.rand(1, 70, 91, 3), torch.rand(1, 70, 91) if masked else None
+    for level in ("whole", "store", "recompute"):
+        plan = plan_run(generator, 70, 91, masked=masked)
+        plan = replace(plan, level=level, rows=16, block_rows=4)
+        kept = stylize(image, generator, mask=mask, plan=plan)
+        brought = stylize(image, generator, mask=mask, plan=replace(plan, on_host=True))
+        assert torch.equal(kept, brought)

@@ -16,7 +16,9 @@ from ..errors import MemoryBudgetError
 from ..network.generator import Generator
 from .device import Device
 from .kernels import Kernels, choose
+from .memory import host_free_memory
 from .schedule import Level, Slot, Step, Sweep, schedule
+from .transfers import IN_FLIGHT, asked_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class RunPlan:
         map_dtype: what maps are stored in.
         peak_bytes: predicted peak of the memory taken on the network's device beyond the given
             image; the result counts where that device is the CPU.
+        on_host: the maps lie in main memory, and their strips come to the device as they are read.
     """
 
     level: Level
@@ -41,6 +44,7 @@ class RunPlan:
     batch: int
     map_dtype: torch.dtype
     peak_bytes: int
+    on_host: bool = False
 
     def strip(self, sweep: Sweep) -> int:
         """How many rows a sweep makes at a time."""
@@ -50,9 +54,10 @@ class RunPlan:
 
     def __str__(self) -> str:
         kind = str(self.map_dtype).removeprefix("torch.")
+        where = " in main memory" if self.on_host else ""
         return (
             f"level {self.level}, strips of {self.rows} rows ({self.block_rows} in the blocks), "
-            f"{self.batch} at once, {kind} maps, {self.peak_bytes / 2**20:.0f} MiB"
+            f"{self.batch} at once, {kind} maps{where}, {self.peak_bytes / 2**20:.0f} MiB"
         )
 
 
@@ -92,12 +97,17 @@ def plan_run(
     blocks = [stage for stage in generator.stages if stage.in_block]
     cut = all(kernels[s.name, i].cuts_strips for s in blocks for i in range(len(s.convs)))
     least: RunPlan | None = None
-    for level in _levels(height * width):
-        for together in _halvings(batch if device.batches else 1):
+    levels: list[tuple[Level, bool]] = [(level, False) for level in _levels(height * width)]
+    if not device.cpu and asked_for("host-maps"):
+        levels.append(("recompute", True))
+    for level, on_host in levels:
+        for together in _halvings(batch if device.batches and not on_host else 1):
             for rows, block_rows in device.strips(
                 width, together, generator.channels["input"], cut=cut
             ):
-                plan = RunPlan(level, rows, block_rows, together, generator.dtype, 0)
+                plan = RunPlan(level, rows, block_rows, together, generator.dtype, 0, on_host)
+                if on_host and _host_bytes(generator, plan, height, width) > _host_room():
+                    continue
                 peak = peak_bytes(generator, plan, height, width, masked=masked)
                 plan = replace(plan, peak_bytes=peak)
                 if budget is None or peak <= budget:
@@ -133,7 +143,7 @@ def _halvings(count: int) -> list[int]:
 def headrooms(kernels: Kernels, plan: RunPlan, sweeps: Sequence[Sweep]) -> dict[Slot, int]:
     """Rows above the maps that are written over while they are read; see `Footprint.headroom`."""
     found: dict[Slot, int] = {}
-    for sweep in sweeps:
+    for sweep in () if plan.on_host else sweeps:
         slot, (step, *others) = sweep.writes, sweep.steps
         if slot is None or not sweep.in_place or others:
             continue
@@ -169,7 +179,10 @@ def sweep_bytes(
     taken_by: list[int] = []
     for sweep in sweeps:
         living |= {slot for slot in (sweep.reads, sweep.writes, sweep.adds) if slot}
-        numbers = sum(s.numel + s.channels * headroom.get(s, 0) * s.width for s in living)
+        if plan.on_host:
+            numbers = _numbers_on_their_way(sweep, plan)
+        else:
+            numbers = sum(s.numel + s.channels * headroom.get(s, 0) * s.width for s in living)
         taken = plan.batch * numbers * plan.map_dtype.itemsize
         if device.holds_result and not sweep.stage.norm:
             taken += plan.batch * height * width * 4 * 4  # in float32, with an alpha channel
@@ -192,6 +205,37 @@ def sweep_bytes(
         taken_by.append(always + library + taken + max(made, own) + sum(scratch.values()))
         living -= set(sweep.frees)
     return taken_by
+
+
+def _host_room() -> int:
+    free = host_free_memory()
+    return 1 << 62 if free is None else free
+
+
+def _host_bytes(generator: Generator, plan: RunPlan, height: int, width: int) -> int:
+    """Bytes of main memory that the maps take there: torch gives pinned memory by powers of 2."""
+    side = generator.design.min_side
+    living: set[Slot] = set()
+    most = 0
+    for sweep in schedule(generator, max(height, side), max(width, side), plan.level):
+        living |= {sweep.writes} if sweep.writes else set()
+        counts = (plan.batch * slot.numel * plan.map_dtype.itemsize for slot in living)
+        most = max(most, sum(1 << (count - 1).bit_length() for count in counts))
+        living -= set(sweep.frees)
+    return most
+
+
+def _numbers_on_their_way(sweep: Sweep, plan: RunPlan) -> int:
+    """Of the strips of maps in main memory that are on the device at once, for one picture."""
+    rows = min(plan.strip(sweep), sweep.size[0])
+    strips = 0
+    if sweep.writes:
+        strips += sweep.writes.channels * rows * sweep.writes.width
+    if sweep.reads:
+        for step in reversed(sweep.steps):
+            rows = min(step.source[0], _source_rows(step, rows))
+        strips += sweep.reads.channels * rows * sweep.reads.width
+    return strips * (1 + IN_FLIGHT)
 
 
 def _enlarge(scratch: dict[str, int], buffers: Mapping[str, int]) -> None:

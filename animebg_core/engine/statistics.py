@@ -123,17 +123,36 @@ def _combined(
 
 def aggregate(moments: Moments, scale: Tensor, shift: Tensor) -> Norm:
     """The published norm with combined moments, on the device of `scale` [C] and `shift` [C]."""
-    factor = scale.to("cpu", torch.float64) / (moments.m2 / moments.count + NORM_EPS).sqrt()
-    offset = shift.to("cpu", torch.float64) - moments.mean * factor
-    values = [factor, offset]
-    if moments.low is not None and moments.high is not None:
-        # Where nothing is covered enough there is no range, and nothing is clamped.
-        none = moments.low > moments.high
-        values += [
-            moments.low.masked_fill(none, -torch.inf),
-            moments.high.masked_fill(none, torch.inf),
-        ]
-    return Norm(*(v[:, :, None, None].to(torch.float32).to(scale.device) for v in values))
+    return aggregate_all([moments], [scale], [shift])[0]
+
+
+def aggregate_all(
+    moments: Sequence[Moments], scales: Sequence[Tensor], shifts: Sequence[Tensor]
+) -> list[Norm]:
+    """As `aggregate`, of several norms, with one transfer from the device and one to it."""
+    sizes = [scale.numel() for scale in scales]
+    own = _parts(torch.cat([*scales, *shifts]).to("cpu", torch.float64), sizes * 2)
+    parts = [_norm_values(part, own[at], own[at + len(sizes)]) for at, part in enumerate(moments)]
+    values = torch.cat([value.flatten() for part in parts for value in part])
+    lengths = [value.numel() for part in parts for value in part]
+    there = iter(_parts(values.to(torch.float32).to(scales[0].device), lengths))
+    return [Norm(*(next(there).view(*value.shape, 1, 1) for value in part)) for part in parts]
+
+
+def _parts(values: Tensor, lengths: list[int]) -> tuple[Tensor, ...]:
+    return torch.split(values, lengths)
+
+
+def _norm_values(moments: Moments, scale: Tensor, shift: Tensor) -> list[Tensor]:
+    """What a `Norm` holds, [N, C] float64 each."""
+    factor = scale / (moments.m2 / moments.count + NORM_EPS).sqrt()
+    offset = shift - moments.mean * factor
+    if moments.low is None or moments.high is None:
+        return [factor, offset]
+    # Where nothing is covered enough there is no range, and nothing is clamped.
+    none = moments.low > moments.high
+    low, high = moments.low.masked_fill(none, -torch.inf), moments.high.masked_fill(none, torch.inf)
+    return [factor, offset, low, high]
 
 
 class Gathering:

@@ -19,9 +19,11 @@ from torch import Tensor
 from ..network.generator import Generator
 from .device import Device, Scratch
 from .kernels import Made, Rows, choose, settle
+from .maps import DeviceMap, HostMap, Map
 from .plan import RunPlan, headrooms
 from .schedule import Slot, Step, Sweep, schedule
-from .statistics import Gathering, Moments, Norm, Statistics, aggregate, combine
+from .statistics import Gathering, Moments, Norm, Statistics, aggregate, aggregate_all, combine
+from .transfers import Transfers
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +107,12 @@ def gather(
 
 
 def norms_of(generator: Generator, statistics: Statistics) -> dict[str, Norm]:
-    """Every norm of a network under given statistics, on its device: one transfer, no waiting."""
-    norms: dict[str, Norm] = {}
-    for stage in generator.stages:
-        if stage.norm:
-            own = generator.weights(stage)
-            norms[stage.name] = aggregate(statistics.moments[stage.name], own.scale, own.shift)
-    return norms
+    """Every norm of a network under given statistics, on its device."""
+    names = [stage.name for stage in generator.stages if stage.norm]
+    own = [generator.weights(stage) for stage in generator.stages if stage.norm]
+    moments = [statistics.moments[name] for name in names]
+    norms = aggregate_all(moments, [part.scale for part in own], [part.shift for part in own])
+    return dict(zip(names, norms, strict=True))
 
 
 class _PictureRows:
@@ -123,17 +124,6 @@ class _PictureRows:
 
     def rows(self, start: int, stop: int) -> Tensor:
         return self._read(start, stop)
-
-
-class _MapRows:
-    """A map in memory as a source of rows."""
-
-    def __init__(self, data: Tensor) -> None:
-        self.data = data
-        self.height, self.width = data.shape[2:]
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        return self.data[:, :, start:stop]
 
 
 class _Run:
@@ -156,7 +146,8 @@ class _Run:
         self._pyramid = None if picture.weight is None else _pyramid(picture.weight)
         # Memory for maps, with room above some of them, and the map that lies there now.
         self._memory: dict[Slot, Tensor] = {}
-        self._maps: dict[Slot, Tensor] = {}
+        self._maps: dict[Slot, Map] = {}
+        self._transfers = Transfers(generator.device)
         self.norms: dict[str, Norm] = dict(norms or {})
         self.sweeps = schedule(
             generator, picture.height, picture.width, plan.level, gathers=norms is None
@@ -172,6 +163,7 @@ class _Run:
         """Make what the sweep makes, and give its statistics if it gathers them."""
         self._device.trim()
         self._scratch.begin_sweep()
+        self._transfers.turn()
         made = self._chain(sweep)
         # After that: where a map is written over, the old one is what the chain reads.
         out = self._place(sweep)
@@ -181,8 +173,10 @@ class _Run:
         for start in range(0, made.height, strip):
             stop = min(start + strip, made.height)
             if sweep.stage.norm:
-                rows = None if out is None else out[:, :, start:stop]
+                rows = None if out is None else out.room(start, stop)
                 made.store(start, stop, rows, self._weight(sweep, start, stop), gathering)
+                if out is not None and rows is not None:
+                    out.keep(start, stop, rows)
             elif self._write:
                 for first, rows in made.parts(start, stop):
                     self._write(first, rows)
@@ -199,14 +193,17 @@ class _Run:
             norm, relu = self.norms[sweep.stage.name], sweep.stage.relu
             data = self._maps[sweep.adds or sweep.writes]
             branch = self._maps[sweep.writes] if sweep.adds else None
-            settle(data, norm, relu, self._plan.strip(sweep), branch)
+            strip = self._plan.strip(sweep)
+            self._transfers.turn()
+            for start, stop in data.pieces(strip):
+                rows = data.rows(start, stop)
+                settle(rows, norm, relu, strip, branch.rows(start, stop) if branch else None)
+                data.keep(start, stop, rows)
         for slot in sweep.frees:
             del self._maps[slot], self._memory[slot]
 
     def _chain(self, sweep: Sweep) -> Made:
-        source: Rows = (
-            _MapRows(self._maps[sweep.reads]) if sweep.reads else (_PictureRows(self._picture))
-        )
+        source: Rows = self._maps[sweep.reads] if sweep.reads else _PictureRows(self._picture)
         *before, last = sweep.steps
         for step in before:
             source = self._open(source, step)
@@ -217,7 +214,7 @@ class _Run:
         norm = self.norms[step.before.name] if step.before else None
         return kernel.open(source, step, norm, self._scratch)
 
-    def _place(self, sweep: Sweep) -> Tensor | None:
+    def _place(self, sweep: Sweep) -> Map | None:
         """Where what the sweep makes is kept."""
         slot = sweep.writes
         if slot is None:
@@ -225,9 +222,14 @@ class _Run:
         above = self._headrooms.get(slot, 0)
         if slot not in self._memory:
             shape = (self._picture.images, slot.channels, above + slot.height, slot.width)
-            self._memory[slot] = self._device.take_map(*shape, dtype=self._plan.map_dtype)
+            place = self._transfers.take if self._plan.on_host else self._device.take_map
+            self._memory[slot] = place(*shape, dtype=self._plan.map_dtype)
         begin = 0 if sweep.in_place else above
-        self._maps[slot] = self._memory[slot][:, :, begin : begin + slot.height]
+        data = self._memory[slot][:, :, begin : begin + slot.height]
+        if self._plan.on_host:
+            self._maps[slot] = HostMap(data, self._device, self._transfers)
+        else:
+            self._maps[slot] = DeviceMap(data)
         return self._maps[slot]
 
     def _weight(self, sweep: Sweep, start: int, stop: int) -> Tensor | None:
