@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from collections.abc import Generator as Yields
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Literal
 
@@ -13,7 +11,7 @@ from torch import Tensor
 
 from .colour import mix_colours
 from .engine import stream
-from .engine.device import Device
+from .engine.device import Device, plain_arithmetic
 from .engine.plan import RunPlan, plan_run
 from .engine.schedule import Level, total_work
 from .engine.statistics import Statistics
@@ -152,7 +150,7 @@ def _stylized(
     _check_statistics(statistics, generator)
     with torch.inference_mode(False):
         result = torch.empty_like(image, requires_grad=False)
-    with _plain_arithmetic(image.device, generator.device):
+    with plain_arithmetic(image.device, generator.device):
         image = image.detach()
         batch, height, width, _ = image.shape
         masks = None if mask is None else fit_mask(mask, image)
@@ -285,7 +283,7 @@ def gather_statistics(
         check_image(image)
     check_painting_size(painting_size)
     device, transfers = Device.of(generator), Transfers(generator.device)
-    with _plain_arithmetic(generator.device, *(image.device for image in images)):
+    with plain_arithmetic(generator.device, *(image.device for image in images)):
         side = generator.design.min_side
         pictures, weights = samples(images, masks, painting_size, side)
         sums = [picture.sum((1, 2), dtype=torch.float64).cpu() for picture in pictures]
@@ -314,16 +312,6 @@ def gather_statistics(
         if progress:
             progress(work, work)  # the last stage has no statistics to gather
     return Statistics(colour, moments)
-
-
-@contextmanager
-def _plain_arithmetic(*devices: torch.device) -> Yields[None]:
-    """No gradients and no autocast, whatever the caller has switched on."""
-    with ExitStack() as stack:
-        for kind in sorted({device.type for device in devices} & {"cpu", "cuda", "xpu"}):
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(torch.inference_mode())
-        yield
 
 
 def _check_generator(generator: Generator) -> None:

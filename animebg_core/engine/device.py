@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+from collections.abc import Generator as Yields
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -188,6 +190,16 @@ def _ask_for_large_pages(memory: Tensor) -> None:
     if advise is not None and whole > 0:
         # Whatever it answers: this only makes things faster.
         advise(ctypes.c_void_p(start), ctypes.c_size_t(whole * _LARGE_PAGE), _MADV_HUGEPAGE)
+
+
+@contextmanager
+def plain_arithmetic(*devices: torch.device) -> Yields[None]:
+    """No gradients and no autocast, whatever the caller has switched on."""
+    with ExitStack() as stack:
+        for kind in sorted({device.type for device in devices} & {"cpu", "cuda", "xpu"}):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(torch.inference_mode())
+        yield
 
 
 def is_cpu(device: torch.device) -> bool:
