@@ -31,6 +31,7 @@ class Card:
 
     Attributes:
         total: bytes of its memory.
+        refused: how often there was no room.
         taken, peak: bytes that tensors take there now, and took at the worst moment.
         up, down: transfers to it and from it, in bytes, one after another.
         waits: what made the processor wait for all that it was given.
@@ -38,6 +39,7 @@ class Card:
     """
 
     total: int = 1 << 40
+    refused: int = 0
     taken: int = 0
     peak: int = 0
     up: list[int] = field(default_factory=list)
@@ -55,9 +57,10 @@ class Card:
         key = storage._cdata
         if key in self._known:
             return
-        self._known[key] = storage.nbytes()
         if self.taken + storage.nbytes() > self.total:
+            self.refused += 1
             raise torch.OutOfMemoryError("CUDA out of memory (stand-in)")
+        self._known[key] = storage.nbytes()
         self.taken += storage.nbytes()
         self.peak = max(self.peak, self.taken)
         weakref.finalize(storage, self._free, key)
@@ -72,10 +75,10 @@ _card = Card()
 class Lane(torch.Stream):
     """A stream that does what it was given when it has to."""
 
-    def __new__(cls):
-        return super().__new__(cls, stream_id=1, device_index=0, device_type=20)
+    def __new__(cls, device):
+        return super().__new__(cls, stream_id=1, device_index=device.index, device_type=20)
 
-    def __init__(self):
+    def __init__(self, device):
         self.begun: list = []
         self.seen = -1  # how many operations of the computing it has waited for
 
@@ -125,20 +128,12 @@ _computing = _Computing()
 class _Module(backend_registration._DummyBackendModule):
     """What `torch.cuda` is to cuda."""
 
-    def mem_get_info(self, device=None):
-        return _card.total - _card.taken, _card.total
-
-    def memory_reserved(self, device=None):
-        return _card.taken
-
-    memory_allocated = memory_reserved
+    Stream = Lane
 
     def empty_cache(self):
         pass
 
-    Stream = Lane
-
-    def current_stream(self):
+    def current_stream(self, device):
         return _computing
 
     @contextmanager

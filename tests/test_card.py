@@ -13,6 +13,7 @@ from stand_in_card import CARD, OnCard, card
 from animebg_core import MemoryBudgetError, gather_statistics, load_generator, plan_run, stylize
 from animebg_core.engine import device as engine_device
 from animebg_core.engine.plan import peak_bytes
+from animebg_core.painter import Painter
 
 # Two results that differ only in the order of float32 operations, in [0, 1].
 ROUNDING = 1e-5
@@ -125,6 +126,20 @@ def test_tensors_of_both_places_do_not_meet():
         assert torch.equal(there.to("cpu") + here, (there + here.to(CARD)).to("cpu"))
 
 
+def test_where_the_card_runs_out_a_smaller_plan_paints(wide):
+    """Of whose free memory nobody tells, so that the fastest plan is tried first."""
+    image = torch.rand(1, 200, 160, 3)
+    expected = stylize(image, load_generator(wide))
+    with card() as made:
+        painter = Painter(load_generator(wide, device=CARD))
+        painter.paint_images(image[:, :8, :8])
+        free = made.peak = made.taken
+        painter.paint_images(image)
+        made.total = free + (made.peak - free) * 2 // 3
+        assert (painter.paint_images(image) - expected).abs().max() < ROUNDING
+        assert made.taken == free and made.refused
+
+
 WAYS = {"copies": "copies", "maps": "host-maps", "both": "copies,host-maps"}
 
 
@@ -190,10 +205,10 @@ def test_who_does_not_wait_finds_nothing():
     """The stand-in itself: what travels beside the computing is there when it was waited for."""
     with card():
         module = torch.privateuseone
-        lane, here = module.Stream(), torch.ones(3, pin_memory=True)
+        lane, here = module.Stream(CARD), torch.ones(3, pin_memory=True)
         with module.stream(lane):
             there = here.to(CARD, non_blocking=True)
-        there.record_stream(module.current_stream())
+        there.record_stream(module.current_stream(CARD))
         assert (there * 1).to("cpu").isnan().all()
-        module.current_stream().wait_stream(lane)
+        module.current_stream(CARD).wait_stream(lane)
         assert torch.equal((there * 1).to("cpu"), here)

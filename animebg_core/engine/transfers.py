@@ -40,7 +40,8 @@ class Transfers:
         beside = device.type != "cpu" and asked_for("copies") and hasattr(module, "Stream")
         self._module = module if beside else None
         if self._module is not None:
-            self._up, self._down = self._module.Stream(), self._module.Stream()
+            # Of that device, whichever is the current one.
+            self._up, self._down = self._module.Stream(device), self._module.Stream(device)
         self._used: deque[Any] = deque()  # events: all that reads what went up before is through
         self._leaving: deque[tuple[Any, Callable[[], None]]] = deque()
 
@@ -59,7 +60,7 @@ class Transfers:
         """
         if self._module is None or rows.device == self._device:
             return rows.to(self._device)
-        current = self._module.current_stream()
+        current = self._module.current_stream(self._device)
         # Or the processor, which is ahead, would send a whole picture before any of it is used.
         self._used.append(current.record_event())
         if len(self._used) > IN_FLIGHT:
@@ -100,7 +101,7 @@ class Transfers:
 
     def _send(self, rows: Tensor, room: Tensor, then: Callable[[], None]) -> None:
         assert self._module is not None
-        self._down.wait_stream(self._module.current_stream())
+        self._down.wait_stream(self._module.current_stream(self._device))
         with self._module.stream(self._down):
             room.copy_(rows, non_blocking=True)
         rows.record_stream(self._down)
