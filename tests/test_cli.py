@@ -678,6 +678,45 @@ def process(*args, code="", **options):
     )
 
 
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path[:0] = sys.argv[1:3]
+del sys.argv[1:3]
+from animebg_command import main
+status = main()
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+sys.exit(status)
+"""
+
+
+def command(*args, first):
+    """The command's own door, with modules of a folder before all others."""
+    root = Path(animebg_core.__file__).parent.parent
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(first), str(root), *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_command_has_a_door_of_its_own(tmp_path):
+    run = command("--version", first=tmp_path)
+    printed, errors = run.communicate(timeout=60)
+    assert run.returncode == 0, errors
+    assert printed.startswith(f"animebg {animebg_core.__version__}")
+
+
+def test_interrupted_while_libraries_load_it_ends_at_once_and_without_a_traceback(tmp_path):
+    (tmp_path / "torch.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)\n")
+    run = command("--version", first=tmp_path)
+    assert run.stdout.readline() == "here\n"
+    run.send_signal(signal.SIGINT)
+    assert run.communicate(timeout=10) == ("", "")
+    assert run.returncode == -signal.SIGINT
+
+
 # Painting takes a moment, and so does writing: half of the file is there when the signal comes.
 SLOW = """
 import signal
