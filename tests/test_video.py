@@ -199,8 +199,59 @@ def test_recordings_put_together_are_one_film(tmp_path, start):
     assert sound == sorted(set(sound)) and float(sound[-1]) == pytest.approx(2, abs=0.06)
 
 
-def transmitted(path: Path, *, start: int) -> Path:
-    """A second of film and sound whose clock begins at `start` seconds."""
+def test_sound_in_packets_shorter_than_a_tick_stays_where_it_is(tmp_path):
+    """Matroska counts in milliseconds; TrueHD has packets of 40 samples."""
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        film = out.add_stream("libx264", rate=25)
+        film.height, film.width = SIZE
+        film.pix_fmt = "yuv420p"
+        tone = out.add_stream("pcm_s16le", rate=48_000, layout="mono")
+        made = []
+        for at in range(0, 48_000, 40):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 40), np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48_000, at, Fraction(1, 48_000)
+            made += tone.encode(frame)
+        for number, picture in enumerate(noise(25)):
+            frame = from_rgb(picture, layout_of("yuv420p"), Colours())
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            made += film.encode(frame)
+        for packet in sorted([*made, *film.encode(None)], key=lambda p: p.dts * p.time_base):
+            out.mux(packet)
+    given = [time for _, time in packets(source, "audio")]
+    copied(source, tmp_path / "out.mkv")
+    times = [time for _, time in packets(tmp_path / "out.mkv", "audio")]
+    assert float(times[-1]) == pytest.approx(float(given[-1]), abs=0.003)
+
+
+def test_a_segment_that_is_damaged_is_named(tmp_path):
+    clip = Film(make_clip(tmp_path / "in.mkv", noise(2)))
+    bad = tmp_path / "000.mkv"
+    bad.write_bytes(b"no film at all")
+    output = film_output(tmp_path / "out.mkv", clip.shape, vectors=False)
+    with pytest.raises(VideoError, match=r"000\.mkv is damaged: remove it"):
+        output.join(
+            [bad],
+            None,
+            folder=tmp_path,
+            times=[0, 1],
+            last=1,
+            time_base=clip.shape.time_base,
+            trim=Trim(),
+            progress=lambda done, total: None,
+        )
+
+
+def test_a_pause_is_no_jump_of_the_clock(tmp_path):
+    source = transmitted(tmp_path / "in.ts", start=1, pause=12)
+    times = times_of(copied(source, tmp_path / "out.mkv"))
+    assert float(times[-1] - times[0]) == pytest.approx(12.96, abs=0.01)
+    sound = [time for _, time in packets(tmp_path / "out.mkv", "audio")]
+    assert float(sound[-1] - sound[0]) == pytest.approx(12.96, abs=0.05)
+
+
+def transmitted(path: Path, *, start: int, pause: int = 0) -> Path:
+    """A second of film and sound whose clock begins at `start` seconds, paused in the middle."""
     codec = {".ts": "libx264", ".mpg": "mpeg2video"}[path.suffix]
     container = {".ts": "mpegts", ".mpg": "mpeg"}[path.suffix]
     with av.open(str(path), "w", format=container) as out:
@@ -214,8 +265,9 @@ def transmitted(path: Path, *, start: int) -> Path:
             frame.pts, frame.time_base = number, Fraction(1, 25)
             made += film.encode(frame)
         for packet in sorted([*made, *film.encode(None)], key=lambda p: p.dts * p.time_base):
-            packet.pts += round(start / packet.time_base)
-            packet.dts += round(start / packet.time_base)
+            late = start + (pause if packet.dts * packet.time_base > 0.5 else 0)
+            packet.pts += round(late / packet.time_base)
+            packet.dts += round(late / packet.time_base)
             out.mux(packet)
     return path
 

@@ -1,7 +1,8 @@
 """The times of packets of containers that count from anywhere, and may begin to count anew.
 
 A transport or program stream (.ts, .mts, .mpg) keeps the clock of its transmitter or camera: its
-first packet may lie at any hour, and where recordings were put together the clock jumps.
+first packet may lie at any hour, and where recordings were put together the clock jumps. (FFmpeg
+says so of Ogg too, whose parts may follow each other.)
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import Any
 from av.container import InputContainer
 
 _JUMPS = 0x200  # AVFMT_TS_DISCONT
-# Seconds, back and ahead, beyond which a clock has jumped (FFmpeg: 0.1 and 10; times of showing,
-# where those of decoding are missing, go back a little by themselves).
-_BACK, _AHEAD = Fraction(1, 2), Fraction(10)
+# Seconds, back and ahead, beyond which a clock has jumped. Times of showing, where those of
+# decoding are missing, go back a little by themselves; ahead is how long sound may pause, or a slow
+# film show one frame (FFmpeg, which has other streams to compare with: 0.1 and 10).
+_BACK, _AHEAD = Fraction(1, 2), Fraction(600)
 
 
 def _jumps(container: InputContainer) -> bool:
@@ -58,9 +60,13 @@ def from_zero(
         given = packet.dts if packet.dts is not None else packet.pts
         if given is not None:
             stream, tick = packet.stream.index, packet.time_base
-            number = jumps.get(stream, 0)
+            latest = max(jumps.values(), default=0)
+            # What comes late comes by the clock that the others have by then.
+            number = jumps.setdefault(stream, latest)
             end = ends.get(stream, given * tick + known[number])
-            if not -_BACK < given * tick + known[number] - end < _AHEAD:
+            if packet.stream.type == "subtitle":  # they may pause for any time
+                number = latest
+            elif not -_BACK < given * tick + known[number] - end < _AHEAD:
                 number = jumps[stream] = number + 1
                 if number == len(known):
                     known.append(end - given * tick)

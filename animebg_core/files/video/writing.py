@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -80,7 +81,7 @@ def join(
         written(),
         av.open(str(target), "w", format=container_name(suffix), options=_options(suffix)) as out,
     ):
-        with av.open(str(segments[0])) as first:
+        with _segment(segments[0]) as first:
             template = first.streams.video[0]
             # Opaque: PyAV would look for an encoder of the decoder's name, and AV1 has none.
             apple = suffix in _INDEXED and template.codec_context.name == "hevc"
@@ -102,7 +103,8 @@ def join(
             others = _copied(container, own, out, notes)
             _keep_chapters(container, out, trim, notes)
             shifts = _film_shifts(source) if others else []
-            sound = _other_packets(container, others, trim, shifts)
+            rises = not out.format.flags & _BESIDE
+            sound = _other_packets(container, others, trim, shifts, rises)
             for _, packet in heapq.merge(film, sound, key=lambda item: item[0]):
                 out.mux(packet)
     return notes
@@ -168,10 +170,19 @@ def _film_packets(
 
 
 def _packets(path: Path) -> Iterator[Any]:
-    with av.open(str(path)) as container:
+    with _segment(path) as container:
         for packet in container.demux(container.streams.video[0]):
             if packet.size:
                 yield packet
+
+
+@contextmanager
+def _segment(path: Path) -> Generator[Any]:
+    try:
+        with av.open(str(path)) as container:
+            yield container
+    except av.error.InvalidDataError as error:
+        raise VideoError(f"{path} is damaged: remove it and run the same again") from error
 
 
 def _delay(path: Path) -> int:
@@ -224,6 +235,8 @@ def _copy(stream: Any, name: str, out: Any) -> Any:
         return None
 
 
+_BESIDE = 0x20000  # AVFMT_TS_NONSTRICT
+
 # What muxers refuse only when the header is written, too late to leave a stream away.
 _HELD: Mapping[str, frozenset[str]] = {
     "mp4": frozenset(
@@ -249,23 +262,25 @@ def _film_shifts(source: Path) -> list[Fraction]:
 
 
 def _other_packets(
-    container: Any, streams: Mapping[int, Any], trim: Trim, shifts: list[Fraction]
+    container: Any, streams: Mapping[int, Any], trim: Trim, shifts: list[Fraction], rises: bool
 ) -> Iterator[tuple[float, Any]]:
-    """The packets of sound and subtitles, their bytes and times as they are, less the trim."""
+    """The packets of sound and subtitles, their bytes and times as they are, less the trim.
+
+    Args:
+        rises: what is written wants each packet of sound behind the one before, not beside it.
+    """
     if not streams:
         return
     latest = 0.0
-    decoded: dict[int, int] = {}  # when the last packet of each stream is, by its own ticks
+    decoded: dict[int, Fraction] = {}  # the second of the last packet of each stream of sound
 
     def told(made: Any) -> tuple[float, Any]:
         # Muxers refuse sound that is not behind the sound before, as broken files have it.
         nonlocal latest
-        last = decoded.get(made.stream.index)
+        index = made.stream.index
         if made.dts is not None and made.stream.type == "audio":
-            if last is not None and made.dts <= last:
-                made.dts = last + math.ceil(made.stream.time_base / made.time_base)
-                made.pts = made.dts if made.pts is None else max(made.pts, made.dts)
-            decoded[made.stream.index] = made.dts
+            _put_behind(made, decoded.get(index), rises)
+            decoded[index] = made.dts * made.time_base
         latest = max(latest, _decoded_at(made))
         return latest, made
 
@@ -285,6 +300,21 @@ def _other_packets(
         if isinstance(target, Encoded):
             for made in target.rest():
                 yield told(made)
+
+
+def _put_behind(packet: Any, last: Fraction | None, rises: bool) -> None:
+    """Move a packet that is not behind the last one, by the muxer's own ticks: the source's may be
+    longer than a packet, and the error would grow.
+    """
+    if last is None:
+        return
+    tick = packet.stream.time_base
+    least = math.floor(last / tick) + 1 if rises else math.ceil(last / tick)
+    if round(packet.dts * packet.time_base / tick) >= least:
+        return
+    shown = packet.dts if packet.pts is None else packet.pts
+    shown = max(least, round(shown * packet.time_base / tick))
+    packet.dts, packet.pts, packet.time_base = least, shown, tick
 
 
 def _decoded_at(packet: Any) -> float:
