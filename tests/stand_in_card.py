@@ -1,4 +1,4 @@
-"""A graphics card that is not there: tensors that say they lie on `cuda` and compute on the CPU.
+"""A graphics card that is not there: tensors that say they lie elsewhere and compute on the CPU.
 
 What a real card would refuse is refused (tensors of both places in one operation), and what it
 would do is counted: transfers, waiting for it, and the memory that tensors take there. Copies on a
@@ -35,6 +35,7 @@ class Card:
         taken, peak: bytes that tensors take there now, and took at the worst moment.
         up, down: transfers to it and from it, in bytes, one after another.
         waits: what made the processor wait for all that it was given.
+        stalls: how often it waited for what was given last, where it waits for a part of that.
         unrecorded: storages that a stream uses beside the one that they were taken on.
     """
 
@@ -45,6 +46,7 @@ class Card:
     up: list[int] = field(default_factory=list)
     down: list[int] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
+    stalls: int = 0
     unrecorded: set[int] = field(default_factory=set)
     pinned: set[int] = field(default_factory=set)
     lane: Lane | None = None  # that copies go to, beside the computing
@@ -97,15 +99,20 @@ class Lane(torch.Stream):
             self.seen = _card.computed
 
     def record_event(self):
-        return _Event(self, len(self.begun))
+        return _Event(self)
 
 
 class _Event:
-    def __init__(self, lane, count):
-        self._lane, self._count = lane, count
+    """All that a stream was given so far; of the computing, by its operations."""
+
+    def __init__(self, lane):
+        self._lane = lane
+        self._count = len(lane.begun) if lane else _card.computed
 
     def synchronize(self) -> None:
-        if self._lane is not None:
+        now = len(self._lane.begun) if self._lane else _card.computed
+        _card.stalls += now == self._count
+        if self._lane:
             self._lane.run(self._count)
 
 
@@ -119,7 +126,7 @@ class _Computing(torch.Stream):
         lane.run()
 
     def record_event(self):
-        return _Event(None, 0)
+        return _Event(None)
 
 
 _computing = _Computing()
@@ -310,7 +317,9 @@ def _register() -> None:
 
 @contextmanager
 def card(total: int = 1 << 40) -> Iterator[Card]:
-    """As long as this lasts, `cuda` is a card with so many bytes of memory."""
+    """As long as this lasts, `CARD` is one with so many bytes of memory. It is none of CUDA's: what
+    is asked of `torch.cuda` alone is not seen here.
+    """
     global _card
 
     _card = made = Card(total)

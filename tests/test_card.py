@@ -8,12 +8,17 @@ import oracle
 import pytest
 import torch
 from safetensors.torch import save_file
-from stand_in_card import CARD, OnCard, card
 
 from animebg_core import MemoryBudgetError, gather_statistics, load_generator, plan_run, stylize
 from animebg_core.engine import device as engine_device
 from animebg_core.engine.plan import peak_bytes
 from animebg_core.painter import Painter
+
+pytest.importorskip("torch.utils.backend_registration")
+if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
+    pytest.skip("this torch takes no backend from Python", allow_module_level=True)
+
+from stand_in_card import CARD, OnCard, card  # noqa: E402
 
 # Two results that differ only in the order of float32 operations, in [0, 1].
 ROUNDING = 1e-5
@@ -159,7 +164,7 @@ def test_the_unmeasured_ways_give_the_same(network, monkeypatch, case, way):
 
 
 @pytest.mark.parametrize("painting_size", [0, 50])
-def test_under_given_statistics_nobody_waits_within_a_picture(
+def test_given_statistics_nobody_waits_for_what_was_given_last(
     checkpoint, monkeypatch, painting_size
 ):
     image = torch.rand(1, HEIGHT, WIDTH, 3)
@@ -172,12 +177,15 @@ def test_under_given_statistics_nobody_waits_within_a_picture(
             for rows in (64, 16):
                 plan = replace(plan_run(generator, HEIGHT, WIDTH), rows=rows, block_rows=4)
                 made.waits.clear()
+                made.stalls = 0
                 options = {"statistics": given, "plan": plan, "painting_size": painting_size}
                 stylize(image, generator, **options)
-                waits[way, rows] = list(made.waits)
-    # However many strips there are: the norms and the mean colour, and the filters of upsampling.
+                waits[way, rows] = len(made.waits), made.stalls
+    # However many strips there are: for the norms and the mean colour, the filters of upsampling,
+    # and at the end for the last strip.
     assert waits["copies", 16] == waits["copies", 64]
-    assert len(waits["copies", 16]) < 10 < len(waits["", 16])
+    assert waits["copies", 16][0] < 10 < waits["", 16][0]
+    assert waits["copies", 16][1] == 1
 
 
 def test_maps_in_main_memory_take_what_was_planned(wide, monkeypatch):

@@ -708,6 +708,7 @@ def test_the_command_has_a_door_of_its_own(tmp_path):
     assert printed.startswith(f"animebg {animebg_core.__version__}")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
 def test_interrupted_while_libraries_load_it_ends_at_once_and_without_a_traceback(tmp_path):
     (tmp_path / "torch.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)\n")
     run = command("--version", first=tmp_path)

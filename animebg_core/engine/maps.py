@@ -57,7 +57,7 @@ class DeviceMap:
 
 
 class HostMap:
-    """A map in main memory."""
+    """A map in main memory; not all of it pinned, which would be taken from everybody for good."""
 
     # Not `data`: whatever has that is read where it lies (`kernels.contract.Stored`).
     def __init__(self, room: Tensor, device: Device, transfers: Transfers) -> None:
@@ -65,7 +65,7 @@ class HostMap:
         self._memory, self._device, self._transfers = room, device, transfers
 
     def rows(self, start: int, stop: int) -> Tensor:
-        return self._transfers.up(self._memory[:, :, start:stop], pinned=True)
+        return self._transfers.up(self._memory[:, :, start:stop])
 
     def room(self, start: int, stop: int) -> Tensor:
         images, channels = self._memory.shape[:2]
@@ -73,7 +73,13 @@ class HostMap:
         return self._device.take_map(*shape, dtype=self._memory.dtype)
 
     def keep(self, start: int, stop: int, made: Tensor) -> None:
-        self._transfers.keep(made, self._memory[:, :, start:stop])
+        """They are there once the transfers are flushed."""
+        kept = self._memory[:, :, start:stop]
+
+        def lay(rows: Tensor) -> None:
+            kept.copy_(rows)
+
+        self._transfers.down(made, kept.device, lay)
 
     def pieces(self, rows: int) -> Iterator[tuple[int, int]]:
         for start in range(0, self.height, rows):

@@ -98,7 +98,7 @@ def plan_run(
     cut = all(kernels[s.name, i].cuts_strips for s in blocks for i in range(len(s.convs)))
     least: RunPlan | None = None
     levels: list[tuple[Level, bool]] = [(level, False) for level in _levels(height * width)]
-    if not device.cpu and asked_for("host-maps"):
+    if not device.cpu and asked_for("host-maps") and _fits_main_memory(generator, height, width):
         levels.append(("recompute", True))
     for level, on_host in levels:
         for together in _halvings(batch if device.batches and not on_host else 1):
@@ -106,8 +106,6 @@ def plan_run(
                 width, together, generator.channels["input"], cut=cut
             ):
                 plan = RunPlan(level, rows, block_rows, together, generator.dtype, 0, on_host)
-                if on_host and _host_bytes(generator, plan, height, width) > _host_room():
-                    continue
                 peak = peak_bytes(generator, plan, height, width, masked=masked)
                 plan = replace(plan, peak_bytes=peak)
                 if budget is None or peak <= budget:
@@ -207,20 +205,20 @@ def sweep_bytes(
     return taken_by
 
 
-def _host_room() -> int:
+def _fits_main_memory(generator: Generator, height: int, width: int) -> bool:
+    """Whether the maps of the most frugal level do, and leave a quarter of what is free."""
     free = host_free_memory()
-    return 1 << 62 if free is None else free
+    return free is None or host_bytes(generator, height, width) <= free // 4 * 3
 
 
-def _host_bytes(generator: Generator, plan: RunPlan, height: int, width: int) -> int:
-    """Bytes of main memory that the maps take there: torch gives pinned memory by powers of 2."""
+def host_bytes(generator: Generator, height: int, width: int) -> int:
+    """Bytes that the maps of the most frugal level take in main memory."""
     side = generator.design.min_side
     living: set[Slot] = set()
     most = 0
-    for sweep in schedule(generator, max(height, side), max(width, side), plan.level):
+    for sweep in schedule(generator, max(height, side), max(width, side), "recompute"):
         living |= {sweep.writes} if sweep.writes else set()
-        counts = (plan.batch * slot.numel * plan.map_dtype.itemsize for slot in living)
-        most = max(most, sum(1 << (count - 1).bit_length() for count in counts))
+        most = max(most, sum(slot.numel for slot in living) * generator.dtype.itemsize)
         living -= set(sweep.frees)
     return most
 

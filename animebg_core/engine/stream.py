@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -163,7 +164,7 @@ class _Run:
         """Make what the sweep makes, and give its statistics if it gathers them."""
         self._device.trim()
         self._scratch.begin_sweep()
-        self._transfers.turn()
+        self._transfers.flush()
         made = self._chain(sweep)
         # After that: where a map is written over, the old one is what the chain reads.
         out = self._place(sweep)
@@ -194,7 +195,7 @@ class _Run:
             data = self._maps[sweep.adds or sweep.writes]
             branch = self._maps[sweep.writes] if sweep.adds else None
             strip = self._plan.strip(sweep)
-            self._transfers.turn()
+            self._transfers.flush()
             for start, stop in data.pieces(strip):
                 rows = data.rows(start, stop)
                 settle(rows, norm, relu, strip, branch.rows(start, stop) if branch else None)
@@ -222,8 +223,11 @@ class _Run:
         above = self._headrooms.get(slot, 0)
         if slot not in self._memory:
             shape = (self._picture.images, slot.channels, above + slot.height, slot.width)
-            place = self._transfers.take if self._plan.on_host else self._device.take_map
-            self._memory[slot] = place(*shape, dtype=self._plan.map_dtype)
+            dtype = self._plan.map_dtype
+            if self._plan.on_host:
+                self._memory[slot] = torch.empty(shape, dtype=dtype, device="cpu")
+            else:
+                self._memory[slot] = self._device.take_map(*shape, dtype=dtype)
         begin = 0 if sweep.in_place else above
         data = self._memory[slot][:, :, begin : begin + slot.height]
         if self._plan.on_host:

@@ -1,8 +1,8 @@
 """Rows on their way between main memory and a network's device.
 
-On a graphics card they can travel beside the computing, through pinned memory and on streams of
-their own, so that nobody waits within a picture. That was tested without a card and measured on
-none, so that it is off unless it is asked for (`asked_for`).
+On a graphics card they can travel beside the computing, through a little pinned memory and on
+streams of their own, so that nobody waits for the strip that was given last. That was tested
+without a card and measured on none, so that it is off unless it is asked for (`asked_for`).
 """
 
 from __future__ import annotations
@@ -45,19 +45,8 @@ class Transfers:
         self._used: deque[Any] = deque()  # events: all that reads what went up before is through
         self._leaving: deque[tuple[Any, Callable[[], None]]] = deque()
 
-    def take(self, *shape: int, dtype: torch.dtype) -> Tensor:
-        """Main memory [N, C, H, W] of any content, channels-last, from which rows travel fast."""
-        images, channels, height, width = shape
-        pinned = self._module is not None
-        room = torch.empty((images, height, width, channels), dtype=dtype, pin_memory=pinned)
-        return room.permute(0, 3, 1, 2)
-
-    def up(self, rows: Tensor, *, pinned: bool = False) -> Tensor:
-        """Rows on the device; themselves, where they are there.
-
-        Args:
-            pinned: they lie in memory from `take`, and stay as they are until they are there.
-        """
+    def up(self, rows: Tensor) -> Tensor:
+        """Rows on the device; themselves, where they are there."""
         if self._module is None or rows.device == self._device:
             return rows.to(self._device)
         current = self._module.current_stream(self._device)
@@ -65,10 +54,9 @@ class Transfers:
         self._used.append(current.record_event())
         if len(self._used) > IN_FLIGHT:
             self._used.popleft().synchronize()
-        if not pinned:
-            rows = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True).copy_(rows)
+        staged = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True).copy_(rows)
         with self._module.stream(self._up):
-            made = rows.to(self._device, non_blocking=True)
+            made = staged.to(self._device, non_blocking=True)
         current.wait_stream(self._up)
         made.record_stream(current)
         return made
@@ -80,33 +68,17 @@ class Transfers:
             return
         rows = rows.contiguous()
         room = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
-        self._send(rows, room, lambda: then(room))
-
-    def keep(self, rows: Tensor, room: Tensor) -> None:
-        """Lay rows into their room in memory from `take`; whoever reads them calls `turn` first."""
-        if self._module is None:
-            room.copy_(rows)
-        else:
-            self._send(rows, room, lambda: None)
-
-    def turn(self) -> None:
-        """What was kept up to here is there for all that goes up from here on."""
-        if self._module is not None:
-            self._up.wait_stream(self._down)
-
-    def flush(self) -> None:
-        """Wait for all rows that are on their way down."""
-        while self._leaving:
-            self._arrive()
-
-    def _send(self, rows: Tensor, room: Tensor, then: Callable[[], None]) -> None:
-        assert self._module is not None
         self._down.wait_stream(self._module.current_stream(self._device))
         with self._module.stream(self._down):
             room.copy_(rows, non_blocking=True)
         rows.record_stream(self._down)
-        self._leaving.append((self._down.record_event(), then))
+        self._leaving.append((self._down.record_event(), lambda: then(room)))
         if len(self._leaving) > IN_FLIGHT:
+            self._arrive()
+
+    def flush(self) -> None:
+        """Wait for all rows that are on their way down."""
+        while self._leaving:
             self._arrive()
 
     def _arrive(self) -> None:
