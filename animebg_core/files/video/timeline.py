@@ -7,6 +7,7 @@ says so of Ogg too, whose parts may follow each other.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -77,3 +78,18 @@ def from_zero(
                 packet.dts += shift
             ends[stream] = (given + shift + (packet.duration or 0)) * tick
         yield packet
+
+
+def put_behind(packet: Any, last: Fraction | None, rises: bool) -> None:
+    """Move a packet that is not behind the last one, by the muxer's own ticks: the source's may be
+    longer than a packet, and the error would grow.
+    """
+    if last is None:
+        return
+    tick = packet.stream.time_base
+    least = math.floor(last / tick) + 1 if rises else math.ceil(last / tick)
+    if round(packet.dts * packet.time_base / tick) >= least:
+        return
+    shown = packet.dts if packet.pts is None else packet.pts
+    shown = max(least, round(shown * packet.time_base / tick))
+    packet.dts, packet.pts, packet.time_base = least, shown, tick

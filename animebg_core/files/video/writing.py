@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from ...errors import VideoError
 from .containers import film_stream, has_alpha_beside, is_cover, opened, packets, written
 from .formats import container_name
 from .sound import Encoded
-from .timeline import clock_shifts, from_zero
+from .timeline import clock_shifts, from_zero, put_behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +278,7 @@ def _other_packets(
         nonlocal latest
         index = made.stream.index
         if made.dts is not None and made.stream.type == "audio":
-            _put_behind(made, decoded.get(index), rises)
+            put_behind(made, decoded.get(index), rises)
             decoded[index] = made.dts * made.time_base
         latest = max(latest, _decoded_at(made))
         return latest, made
@@ -300,21 +299,6 @@ def _other_packets(
         if isinstance(target, Encoded):
             for made in target.rest():
                 yield told(made)
-
-
-def _put_behind(packet: Any, last: Fraction | None, rises: bool) -> None:
-    """Move a packet that is not behind the last one, by the muxer's own ticks: the source's may be
-    longer than a packet, and the error would grow.
-    """
-    if last is None:
-        return
-    tick = packet.stream.time_base
-    least = math.floor(last / tick) + 1 if rises else math.ceil(last / tick)
-    if round(packet.dts * packet.time_base / tick) >= least:
-        return
-    shown = packet.dts if packet.pts is None else packet.pts
-    shown = max(least, round(shown * packet.time_base / tick))
-    packet.dts, packet.pts, packet.time_base = least, shown, tick
 
 
 def _decoded_at(packet: Any) -> float:
