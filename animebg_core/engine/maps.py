@@ -75,11 +75,7 @@ class HostMap:
     def keep(self, start: int, stop: int, made: Tensor) -> None:
         """They are there once the transfers are flushed."""
         kept = self._memory[:, :, start:stop]
-
-        def lay(rows: Tensor) -> None:
-            kept.copy_(rows)
-
-        self._transfers.down(made, kept.device, lay)
+        self._transfers.down(made, kept.device, kept.copy_)
 
     def pieces(self, rows: int) -> Iterator[tuple[int, int]]:
         for start in range(0, self.height, rows):

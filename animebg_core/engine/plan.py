@@ -7,7 +7,7 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -170,13 +170,11 @@ def sweep_bytes(
     side = generator.design.min_side
     sweeps = schedule(generator, max(height, side), max(width, side), plan.level)
     headroom = headrooms(kernels, plan, sweeps)
-    living: set[Slot] = set()
     scratch: dict[str, int] = {}
     # The mask, its weights at full, half and quarter size, and the picture filled outside it.
     always = plan.batch * height * width * (4 + 6 + 12) if masked else 0
     taken_by: list[int] = []
-    for sweep in sweeps:
-        living |= {slot for slot in (sweep.reads, sweep.writes, sweep.adds) if slot}
+    for sweep, living in zip(sweeps, _living(sweeps), strict=True):
         if plan.on_host:
             numbers = _numbers_on_their_way(sweep, plan)
         else:
@@ -201,8 +199,16 @@ def sweep_bytes(
         own, buffers = _statistics_bytes(sweep, plan, device, masked)
         _enlarge(scratch, buffers)
         taken_by.append(always + library + taken + max(made, own) + sum(scratch.values()))
-        living -= set(sweep.frees)
     return taken_by
+
+
+def _living(sweeps: Sequence[Sweep]) -> Iterator[frozenset[Slot]]:
+    """The maps that are held in each sweep."""
+    living: set[Slot] = set()
+    for sweep in sweeps:
+        living |= {slot for slot in (sweep.reads, sweep.writes, sweep.adds) if slot}
+        yield frozenset(living)
+        living -= set(sweep.frees)
 
 
 def _fits_main_memory(generator: Generator, height: int, width: int) -> bool:
@@ -214,13 +220,9 @@ def _fits_main_memory(generator: Generator, height: int, width: int) -> bool:
 def host_bytes(generator: Generator, height: int, width: int) -> int:
     """Bytes that the maps of the most frugal level take in main memory."""
     side = generator.design.min_side
-    living: set[Slot] = set()
-    most = 0
-    for sweep in schedule(generator, max(height, side), max(width, side), "recompute"):
-        living |= {sweep.writes} if sweep.writes else set()
-        most = max(most, sum(slot.numel for slot in living) * generator.dtype.itemsize)
-        living -= set(sweep.frees)
-    return most
+    sweeps = schedule(generator, max(height, side), max(width, side), "recompute")
+    most = max(sum(slot.numel for slot in living) for living in _living(sweeps))
+    return most * generator.dtype.itemsize
 
 
 def _numbers_on_their_way(sweep: Sweep, plan: RunPlan) -> int:

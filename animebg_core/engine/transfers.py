@@ -43,7 +43,7 @@ class Transfers:
             # Of that device, whichever is the current one.
             self._up, self._down = self._module.Stream(device), self._module.Stream(device)
         self._used: deque[Any] = deque()  # events: all that reads what went up before is through
-        self._leaving: deque[tuple[Any, Callable[[], None]]] = deque()
+        self._leaving: deque[tuple[Any, Callable[[], object]]] = deque()
 
     def up(self, rows: Tensor) -> Tensor:
         """Rows on the device; themselves, where they are there."""
@@ -61,7 +61,7 @@ class Transfers:
         made.record_stream(current)
         return made
 
-    def down(self, rows: Tensor, device: torch.device, then: Callable[[Tensor], None]) -> None:
+    def down(self, rows: Tensor, device: torch.device, then: Callable[[Tensor], object]) -> None:
         """Call `then` with the rows on that device, now or by `flush` at the latest, in order."""
         if self._module is None or device.type != "cpu":
             then(rows.to(device))
